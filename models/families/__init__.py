@@ -1,0 +1,1 @@
+"""What each paper composes from encoders, fusion and heads."""

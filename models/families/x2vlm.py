@@ -1,0 +1,115 @@
+"""X2-VLM: one vision encoder, one text encoder, one fusion encoder, and heads (arXiv 2211.12402, section 3).
+
+Shapes: B images, R texts, N patches, L text tokens, M masked positions, D vision width, H text width, E feature width, V vocabulary.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import ModelConfig
+from models.fusion import Fusion, RegionViews, VisionContext
+from models.heads import MaskedLMHead, mlp_head
+from models.text.bert import Bert
+from models.vision.beit2 import Beit2
+from models.vision.normalize import normalize_images
+from models.vision.video import FrameMean
+
+Head = Literal["itc", "itm", "mlm", "box"]
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+class FusionPass(NamedTuple):
+    """Text rows that want to be fused: states [M, L, H], mask [M, L], and the view [M] each row attends to."""
+
+    text: Tensor
+    mask: Tensor
+    view: Tensor
+
+
+class X2VLM(nn.Module):
+    """The encoders and the heads that the objectives at hand need; unused heads are not built, so every parameter gets a gradient."""
+
+    def __init__(self, config: ModelConfig, heads: Iterable[Head]) -> None:
+        super().__init__()
+        vision, text, wanted = config.vision, config.text, set(heads)
+        self.config = config
+        self.vision = Beit2(vision)
+        self.frames = FrameMean(vision.frames, vision.width) if vision.frames else None
+        self.text = Bert(text)
+        self.fusion = Fusion(text, config.fusion.layers, vision.width)
+        if "itc" in wanted:
+            self.vision_proj = nn.Linear(vision.width, config.projection_dim)
+            self.text_proj = nn.Linear(text.width, config.projection_dim)
+            self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        if "itm" in wanted:
+            self.itm_head = mlp_head(text.width, 2)
+        if "mlm" in wanted:
+            self.mlm_head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps)
+        if "box" in wanted:
+            self.box_head = mlp_head(text.width, 4)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self.fusion.layers[0].get_parameter("mlp_norm.weight").dtype
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] or clips [B, T, 3, H, W], bytes or normalised, to tokens [B, 1+N, D]."""
+        images = normalize_images(images, self.dtype)
+        if images.dim() == 4:
+            return self.vision(images)
+        if self.frames is None:
+            raise ValueError("This model has no frame embedding: set model.vision.frames to encode clips.")
+        return self.frames(images, self.vision)
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids [R, L] with mask [R, L] to states [R, L, H]."""
+        return self.text(ids, mask)
+
+    def context(self, tokens: Tensor, regions: RegionViews | None = None) -> VisionContext:
+        """Keys and values of all fusion layers for these images and regions."""
+        return self.fusion.context(tokens, regions)
+
+    def fuse(self, vision: VisionContext, passes: list[FusionPass]) -> list[Tensor]:
+        """Run several passes over the same images as one batch of rows.
+
+        Args:
+            vision: shared keys and values.
+            passes: all with the same padded length.
+
+        Returns:
+            States [M, L, H] of each pass.
+        """
+        text, mask, view = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        return list(self.fusion(text, mask, vision, view).split([len(item.view) for item in passes]))
+
+    def image_features(self, global_tokens: Tensor) -> Tensor:
+        """Contrastive features [.., E] of global vision tokens [.., D], of length 1."""
+        return F.normalize(self.vision_proj(global_tokens), dim=-1)
+
+    def text_features(self, states: Tensor) -> Tensor:
+        """Contrastive features [R, E] of text states [R, L, H], of length 1."""
+        return F.normalize(self.text_proj(states[:, 0]), dim=-1)
+
+    def clamped_temperature(self) -> Tensor:
+        """The temperature, in its allowed range. The parameter itself is pulled back, so that it cannot drift out of reach of the gradient."""
+        with torch.no_grad():
+            self.temperature.clamp_(*TEMPERATURE_RANGE)
+        return self.temperature
+
+    def match_logits(self, fused: Tensor) -> Tensor:
+        """Matching logits [M, 2] of fused states [M, L, H]; class 1 is a match."""
+        return self.itm_head(fused[:, 0])
+
+    def masked_lm_logits(self, fused: Tensor, positions: Tensor) -> Tensor:
+        """Vocabulary logits [R, M, V] at `positions` [R, M] of fused states [R, L, H]."""
+        states = fused.gather(1, positions[:, :, None].expand(-1, -1, fused.shape[2]))
+        return self.mlm_head(states, self.text.embedding_weight)
+
+    def boxes(self, fused: Tensor) -> Tensor:
+        """Boxes [M, 4] as relative centre x, centre y, width, height of fused states [M, L, H]."""
+        return self.box_head(fused[:, 0]).sigmoid()

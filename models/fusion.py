@@ -1,0 +1,201 @@
+"""The cross-modal encoder: text states attend to an image, or to a region of it.
+
+Shapes: B images, R regions, V = B + R views, M text rows, N patches, P = 1+N visual tokens, L text tokens, D vision width, H text width,
+h heads, d = H/h.
+
+A *view* is what a text row may attend to. The first B views are the whole images; with regions, R more follow, each the patches of its
+region with the region's own global token. Keys and values are projected once for each image and serve every pass over it: the true pair,
+hard negatives, masked language modelling, box prediction, and all its regions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import TextConfig
+
+
+@dataclass(frozen=True)
+class RegionViews:
+    """Regions that text rows may attend to instead of whole images."""
+
+    tokens: Tensor
+    """[R, D] global tokens."""
+    image_index: Tensor
+    """[R] the image of each region."""
+    patch_mask: Tensor
+    """[R, N] True for the patches of the region."""
+
+
+@dataclass(frozen=True)
+class VisionContext:
+    """Every fusion layer's projected keys and values, computed once and shared by all passes."""
+
+    keys: list[Tensor]
+    """For each layer [B, h, P, d]."""
+    values: list[Tensor]
+    region_keys: list[Tensor] | None = None
+    """For each layer [V, h, 1, d]: the keys of each view's global token; None without regions."""
+    region_values: list[Tensor] | None = None
+    image_index: Tensor | None = None
+    """[V] the image of each view; None without regions."""
+    mask: Tensor | None = None
+    """[V, P] True where a view may be attended to; None without regions."""
+
+    def rows(self, layer: int, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [M, h, P, d] of one layer for text rows that attend to `view` [M]."""
+        if self.region_keys is None or self.region_values is None or self.image_index is None:
+            return self.keys[layer][view], self.values[layer][view]
+        image = self.image_index[view]
+        keys = torch.cat([self.region_keys[layer][view], self.keys[layer][image, :, 1:]], dim=2)
+        values = torch.cat([self.region_values[layer][view], self.values[layer][image, :, 1:]], dim=2)
+        return keys, values
+
+    def row_mask(self, view: Tensor) -> Tensor | None:
+        """Which visual tokens each text row may attend to, [M, 1, 1, P], or None for all."""
+        return None if self.mask is None else self.mask[view][:, None, None, :]
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may come from elsewhere and be projected beforehand."""
+
+    def __init__(self, width: int, source_width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+        self.output = nn.Linear(width, width)
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [.., L, H] -> [.., h, L, d]
+
+    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, h, P, d] of source states [B, P, D]."""
+        return self._split(self.key(source)), self._split(self.value(source))
+
+    def forward(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from states [M, L, H] to keys and values [M, h, P, d]; mask [M, 1, 1, P] is True where attending is allowed."""
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(self._split(self.query(states)), keys, values, attn_mask=mask, dropout_p=dropout)
+        return self.output(mixed.transpose(-3, -2).flatten(-2))
+
+    def probabilities(self, states: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention probabilities [M, h, L, P], for looking at."""
+        scores = self._split(self.query(states)) @ keys.transpose(-2, -1) / keys.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(dim=-1)
+
+
+class FusionLayer(nn.Module):
+    """BERT layer (post-norm) with cross-attention between self-attention and MLP."""
+
+    def __init__(self, config: TextConfig, vision_width: int) -> None:
+        super().__init__()
+        width, eps = config.width, config.layer_norm_eps
+        self.self_attention = Attention(width, width, config.heads, config.dropout)
+        self.self_attention_norm = nn.LayerNorm(width, eps=eps)
+        self.cross_attention = Attention(width, vision_width, config.heads, config.dropout)
+        self.cross_attention_norm = nn.LayerNorm(width, eps=eps)
+        self.mlp_in = nn.Linear(width, config.intermediate)
+        self.mlp_out = nn.Linear(config.intermediate, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def attend_to_text(self, states: Tensor, text_mask: Tensor) -> Tensor:
+        """Self-attention sub-layer, [M, L, H] -> [M, L, H]."""
+        keys, values = self.self_attention.project(states)
+        return self.self_attention_norm(states + self.dropout(self.self_attention(states, keys, values, text_mask)))
+
+    def attend_to_vision(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Cross-attention sub-layer, [M, L, H] -> [M, L, H]."""
+        return self.cross_attention_norm(states + self.dropout(self.cross_attention(states, keys, values, mask)))
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """MLP sub-layer, [M, L, H] -> [M, L, H]."""
+        return self.mlp_norm(states + self.dropout(self.mlp_out(F.gelu(self.mlp_in(states)))))
+
+
+class Fusion(nn.Module):
+    """The cross-modal encoder."""
+
+    def __init__(self, config: TextConfig, layers: int, vision_width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([FusionLayer(config, vision_width) for _ in range(layers)])
+        self.apply(_initialize)
+
+    def _layers(self) -> list[FusionLayer]:
+        return [layer for layer in self.layers if isinstance(layer, FusionLayer)]
+
+    def context(self, tokens: Tensor, regions: RegionViews | None = None) -> VisionContext:
+        """Project keys and values of all layers, once.
+
+        Args:
+            tokens: [B, P, D] of whole images.
+            regions: views that follow the B whole images.
+
+        Returns:
+            The context of V = B (+ R) views.
+        """
+        pairs = [layer.cross_attention.project(tokens) for layer in self._layers()]
+        keys, values = [key for key, _ in pairs], [value for _, value in pairs]
+        if regions is None:
+            return VisionContext(keys, values)
+        region_pairs = [layer.cross_attention.project(regions.tokens[:, None]) for layer in self._layers()]  # [R, h, 1, d]
+        images, patches = tokens.shape[0], tokens.shape[1] - 1
+        whole = torch.ones(images, 1 + patches, dtype=torch.bool, device=tokens.device)
+        masks = F.pad(regions.patch_mask, (1, 0), value=True)
+        return VisionContext(
+            keys,
+            values,
+            [torch.cat([key[:, :, :1], region]) for key, (region, _) in zip(keys, region_pairs, strict=True)],
+            [torch.cat([value[:, :, :1], region]) for value, (_, region) in zip(values, region_pairs, strict=True)],
+            torch.cat([torch.arange(images, device=tokens.device), regions.image_index]),
+            torch.cat([whole, masks]),
+        )
+
+    def forward(self, text: Tensor, text_mask: Tensor, vision: VisionContext | None, view: Tensor | None = None) -> Tensor:
+        """Fuse text rows with the views that they attend to.
+
+        Args:
+            text: [M, L, H] states of the text encoder.
+            text_mask: [M, L] True for tokens.
+            vision: shared keys and values; None skips cross-attention (text-only language modelling).
+            view: [M] the view of each row; None when row i attends to whole image i and there are no regions.
+
+        Returns:
+            [M, L, H]; position 0 stands for the pair.
+        """
+        keep = text_mask.bool()[:, None, None, :]
+        mask = None if vision is None or view is None else vision.row_mask(view)
+        for index, layer in enumerate(self._layers()):
+            text = layer.attend_to_text(text, keep)
+            if vision is not None:
+                keys, values = (vision.keys[index], vision.values[index]) if view is None else vision.rows(index, view)
+                text = layer.attend_to_vision(text, keys, values, mask)
+            text = layer.feed_forward(text)
+        return text
+
+    @torch.no_grad()
+    def attention_maps(self, text: Tensor, text_mask: Tensor, vision: VisionContext, view: Tensor, layer: int) -> Tensor:
+        """Cross-attention probabilities [M, h, L, P] of one layer (negative counts from the last), for looking at."""
+        keep, mask = text_mask.bool()[:, None, None, :], vision.row_mask(view)
+        wanted = range(len(self.layers))[layer]
+        for index, block in enumerate(self._layers()[: wanted + 1]):
+            text = block.attend_to_text(text, keep)
+            keys, values = vision.rows(index, view)
+            if index == wanted:
+                return block.cross_attention.probabilities(text, keys, mask)
+            text = block.feed_forward(block.attend_to_vision(text, keys, values, mask))
+        raise AssertionError("unreachable: the wanted layer is in range")
+
+
+def _initialize(module: nn.Module) -> None:
+    """BERT's initial weights: normal with standard deviation 0.02, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

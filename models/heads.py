@@ -1,0 +1,29 @@
+"""What sits on top of the encoders: matching, box and classification MLPs, and the masked-LM head.
+
+Shapes: H width, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def mlp_head(inputs: int, outputs: int) -> nn.Sequential:
+    """Linear to twice the width, LayerNorm, GELU, Linear: the head of matching, box and classification (official `build_mlp`)."""
+    return nn.Sequential(nn.Linear(inputs, 2 * inputs), nn.LayerNorm(2 * inputs), nn.GELU(), nn.Linear(2 * inputs, outputs))
+
+
+class MaskedLMHead(nn.Module):
+    """BERT's masked-LM head; the output matrix is the word embedding of the text encoder, passed at each call."""
+
+    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
+        """Vocabulary logits [.., V] of states [.., H] with the embedding [V, H]."""
+        return F.linear(self.norm(F.gelu(self.dense(states))), embedding, self.bias)

@@ -1,0 +1,45 @@
+"""Image-text matching with in-batch hard negatives (X-VLM section 3.2; X2-VLM section 3.2).
+
+Shapes: B pairs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.distributed import GradientMode, mean_of_rows
+
+
+def hard_negatives(similarity: Tensor, same: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw one negative column for every row, likelier the more similar it looks; all rows at once, without a host sync.
+
+    Args:
+        similarity: [B, B] similarities divided by the temperature; rows are anchors, no gradient flows.
+        same: [B, B] True where row and column are a true pair, or may not be paired for another reason.
+        draws: [B] uniform numbers in [0, 1), one for each row: the draw is a pure function of them.
+
+    Returns:
+        index [B] of the drawn columns, and valid [B], False where a row has no negative at all (a batch of one, or of one image):
+        its index means nothing and the loss leaves it out.
+    """
+    weights = similarity.detach().float().softmax(dim=1).add(1e-5).masked_fill(same, 0.0)
+    cumulative = weights.double().cumsum(dim=1)
+    total = cumulative[:, -1:]
+    index = (cumulative <= draws.double()[:, None] * total).sum(dim=1).clamp(max=similarity.shape[1] - 1)
+    return index, total.squeeze(1) > 0
+
+
+def itm_loss(logits: Tensor, matched: Tensor, valid: Tensor, mode: GradientMode) -> Tensor:
+    """Two-class cross-entropy of true pairs and hard negatives.
+
+    Args:
+        logits: [K, 2]; class 1 means that image and text belong together.
+        matched: [K] True for true pairs.
+        valid: [K] False for rows that do not count.
+        mode: see `GradientMode`.
+
+    Returns:
+        Scalar mean over the valid rows.
+    """
+    losses = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), matched.long(), reduction="none")
+    return mean_of_rows(torch.where(valid, losses, 0.0).sum(), valid.sum(), mode)

@@ -1,0 +1,54 @@
+"""BEiT-2 behind the vision contract: images [B, 3, H, W] -> tokens [B, 1+N, D], token 0 the global one.
+
+Shapes: B images, N patches in raster order, D vision width.
+"""
+
+import torch
+from timm.layers.norm import LayerNorm
+from timm.models.beit import Beit
+from torch import Tensor, nn
+
+from models.config import VisionConfig
+from models.vision.positions import sincos_positions
+
+
+class Beit2(nn.Module):
+    """timm's BEiT with X2-VLM's reading of its output (arXiv 2211.12402, section 3.1).
+
+    The patch tokens pass the final norm and their mean is the global token; the learned class token takes part in the attention and
+    is then dropped.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.backbone = Beit(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            num_classes=0,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            init_values=config.layer_scale,
+            drop_path_rate=config.drop_path,
+            norm_layer=LayerNorm,  # eps 1e-6
+            use_rel_pos_bias=config.positions != "absolute",
+            use_abs_pos_emb=config.positions != "relative",
+        )
+        if self.backbone.pos_embed is not None:
+            grid = config.image_size // config.patch_size
+            with torch.no_grad():
+                self.backbone.pos_embed[0, 0].zero_()
+                self.backbone.pos_embed[0, 1:] = sincos_positions(grid, config.width) * config.position_amplitude
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            images: [B, 3, H, W] at the configured size.
+
+        Returns:
+            [B, 1+N, D]: the mean of the patch tokens, then the patch tokens.
+        """
+        patches = self.backbone.fc_norm(self.backbone.forward_features(images)[:, 1:])  # [B, N, D]
+        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
