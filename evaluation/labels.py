@@ -1,0 +1,49 @@
+"""How a metric is called, printed and plotted, in one place for tables and reports."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MetricLabel:
+    """The outward look of one metric."""
+
+    text: str
+    unit: str = ""
+    """Empty or "%"."""
+    digits: int = 3
+    """Digits after the point."""
+    chart: str = ""
+    """Metrics with the same chart are drawn in one picture; empty: a picture of its own."""
+
+
+LABELS: dict[str, MetricLabel] = {
+    **{f"tr_r{k}": MetricLabel(f"TR R@{k}", "%", 1, "Image to text") for k in (1, 5, 10)},
+    "tr_mean": MetricLabel("TR mean", "%", 1, "Recall means"),
+    **{f"ir_r{k}": MetricLabel(f"IR R@{k}", "%", 1, "Text to image") for k in (1, 5, 10)},
+    "ir_mean": MetricLabel("IR mean", "%", 1, "Recall means"),
+    "r_mean": MetricLabel("mean recall", "%", 1, "Recall means"),
+    "itc_tr_r1": MetricLabel("TR R@1, features only", "%", 1, "Before re-ranking"),
+    "itc_ir_r1": MetricLabel("IR R@1, features only", "%", 1, "Before re-ranking"),
+    "itc_r_mean": MetricLabel("mean recall, features only", "%", 1, "Before re-ranking"),
+    "accuracy": MetricLabel("accuracy, IoU >= 0.5", "%", 1, "Accuracy"),
+    "accuracy_inclusive": MetricLabel("accuracy, official IoU", "%", 1, "Accuracy"),
+    "mean_iou": MetricLabel("mean IoU", "", 3, "Mean IoU"),
+}
+
+
+def metric_label(name: str) -> MetricLabel:
+    """The label of a metric; a name such as "test/tr_r1" keeps what stands before the last slash, an unknown one is spelt out."""
+    scope, _, base = name.rpartition("/")
+    known = LABELS.get(base, MetricLabel(base.replace("_", " ")))
+    return MetricLabel(f"{scope} {known.text}", known.unit, known.digits, known.chart) if scope else known
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """A value with the digits and unit of its metric, "-" where there is none. A number that would round to 0 keeps two digits."""
+    if value is None or value != value:
+        return "-"
+    label = metric_label(name)
+    text = f"{value:.{label.digits}f}"
+    if value and not float(text):
+        text = f"{value:.1e}" if abs(value) < 1e-4 else f"{value:.2g}"
+    return f"{text} {label.unit}".rstrip()
