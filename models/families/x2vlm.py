@@ -95,11 +95,10 @@ class X2VLM(nn.Module):
         """Contrastive features [R, E] of text states [R, L, H], of length 1."""
         return F.normalize(self.text_proj(states[:, 0]), dim=-1)
 
-    def clamped_temperature(self) -> Tensor:
-        """The temperature, in its allowed range. The parameter itself is pulled back, so that it cannot drift out of reach of the gradient."""
+    def clamp_temperature(self) -> None:
+        """Pull the temperature back into its allowed range; once before each step, so that it cannot drift out of reach of the gradient."""
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
-        return self.temperature
 
     def match_logits(self, fused: Tensor) -> Tensor:
         """Matching logits [M, 2] of fused states [M, L, H]; class 1 is a match."""
@@ -112,4 +111,5 @@ class X2VLM(nn.Module):
 
     def boxes(self, fused: Tensor) -> Tensor:
         """Boxes [M, 4] as relative centre x, centre y, width, height of fused states [M, L, H]."""
-        return self.box_head(fused[:, 0]).sigmoid()
+        logits = self.box_head(fused[:, 0])
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()

@@ -23,7 +23,11 @@ def itc_loss(image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | Non
     Returns:
         Scalar; averaged over ranks it is the loss of the whole batch.
     """
-    image, text = image.to(temperature.dtype), text.to(temperature.dtype)
+    with torch.autocast(image.device.type, enabled=False):  # half-precision similarities divided by 0.07 lose the order of near ties
+        return _itc_loss(image.to(temperature.dtype), text.to(temperature.dtype), temperature, ids, mode)
+
+
+def _itc_loss(image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None, mode: GradientMode) -> Tensor:
     if mode == "paper" and world_size() > 1:
         image, text = (_scale_gradient(features, 1 / world_size()) for features in (image, text))
     all_image, all_text = gather_with_grad(image), gather_with_grad(text)

@@ -65,11 +65,10 @@ def stream_losses(model: X2VLM, batch: Batch, objectives: Mapping[str, float], m
     requests: list[Request] = []
     if "itc" in objectives or "itm" in objectives:
         image, text = model.image_features(encoded.global_tokens), model.text_features(encoded.text)
-        temperature = model.clamped_temperature()
         if "itc" in objectives:
-            scores["itc"] = itc_loss(image, text, temperature, batch.get("sample_ids"), mode)
+            scores["itc"] = itc_loss(image, text, model.temperature, batch.get("sample_ids"), mode)
         if "itm" in objectives:
-            requests.append(_matching(model, encoded, *_draw_negatives(image, text, temperature, batch), mode))
+            requests.append(_matching(model, encoded, *_draw_negatives(image, text, model.temperature, batch), mode))
     if "mlm" in objectives:
         requests.append(_masked_lm(model, encoded, mode))
     if "box" in objectives:
@@ -84,7 +83,8 @@ def stream_losses(model: X2VLM, batch: Batch, objectives: Mapping[str, float], m
 @torch.no_grad()
 def _draw_negatives(image: Tensor, text: Tensor, temperature: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each text a wrong image and for each image a wrong text, within the groups of this rank's batch."""
-    similarity = image.float() @ text.float().T / temperature.float()  # [R, R] image rows, text columns
+    with torch.autocast(image.device.type, enabled=False):
+        similarity = image.float() @ text.float().T / temperature.float()  # [R, R] image rows, text columns
     ids, group, draws = batch["sample_ids"], batch["group"], batch["negative_draws"]
     same = (ids[:, None] == ids[None]) | (group[:, None] != group[None])
     image_of_text, has_image = hard_negatives(similarity.T, same, draws[:, 0])

@@ -41,6 +41,8 @@ class Pretraining(Task):
 
     def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """Losses of one micro-batch of every stream, as "stream/objective" -> scalar."""
+        if hasattr(self.model, "temperature"):
+            self.model.clamp_temperature()
         return {
             f"{name}/{loss}": value
             for name, batch in batches.items()

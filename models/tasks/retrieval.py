@@ -54,6 +54,7 @@ class Retrieval(Task):
 
     def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """Losses of one micro-batch of pairs, as "train/itc" and "train/itm"."""
+        self.model.clamp_temperature()
         losses = stream_losses(self.model, batches["train"], self.objectives, self.mode)
         return {f"train/{name}": value for name, value in losses.items()}
 
