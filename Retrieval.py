@@ -1,0 +1,33 @@
+"""Fine-tune and evaluate image-text retrieval. `python run.py --task retrieval --config ...` launches it on any number of GPUs."""
+
+from pathlib import Path
+
+from dataset.streams.base import TextSide
+from dataset.tasks.retrieval import RetrievalTrain
+from dataset.tokenizers import load_tokenizer
+from engine.config.schema import RetrievalConfig
+from engine.evaluators import RetrievalEvaluator
+from engine.finish import finish
+from engine.launch import launch
+from engine.trainer import Engine
+from models.tasks.retrieval import Retrieval
+
+
+def main(config: RetrievalConfig, output_dir: Path) -> None:
+    """Choose the best weights on validation, report the test split once."""
+    engine = Engine(config, output_dir)
+    data, length, size = config.data, config.tokenizer.max_tokens, config.model.vision.image_size
+    tokenizer = load_tokenizer(config.tokenizer.path)
+    validation, test = (
+        RetrievalEvaluator.from_file(file, data.image_root, size, tokenizer, length, config.evaluation, engine.device)
+        for file in (data.validation, data.test)
+    )
+    task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+    engine.initialize(task.model)
+    train = RetrievalTrain(data, TextSide(tokenizer, length, masking=None), size, "train")
+    engine.fit(task, {"train": train}, validation, select="r_mean")
+    finish(engine, task, test, config)
+
+
+if __name__ == "__main__":
+    launch(main, "retrieval")

@@ -1,0 +1,144 @@
+"""The command line of run.py. Slow libraries are imported by the commands that need them, so that help and lists come at once."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from common.errors import UserError
+from engine.launch import ROOT, TASKS, Entry, Parser, Start, add_override_option, add_start_options, guard, run_task
+
+USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=VALUE ...] [--nproc N]
+       python run.py config|validate --config FILE [--set KEY=VALUE ...]
+       python run.py schema [--out FILE]
+       python run.py list"""
+
+
+def main(arguments: Sequence[str] | None = None, tasks: Mapping[str, Entry] = TASKS, root: Path = ROOT) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program; None takes the process's own.
+        tasks: what can be started, by name.
+        root: the folder that holds configs/.
+
+    Returns:
+        The exit code, see `engine.launch`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return guard(lambda: _dispatch(given, tasks, root))
+
+
+def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    commands: dict[str, Callable[[list[str], Mapping[str, Entry], Path], int]] = {
+        "config": _config,
+        "validate": _validate,
+        "schema": _schema,
+        "list": _list,
+    }
+    if not given or given[0].startswith("-"):
+        return _train(given, tasks, root)
+    if given[0] not in commands:
+        raise UserError(f"run.py: {given[0]} is not a command; it is one of {', '.join(commands)}.{_hint(given[0], commands)}")
+    return commands[given[0]](given[1:], tasks, root)
+
+
+def _train(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    parser = Parser(prog="run.py", usage=USAGE, description="Train and evaluate a task.", allow_abbrev=False)
+    parser.add_argument("--task", required=True, metavar="TASK", help=f"one of {', '.join(tasks)}")
+    add_start_options(parser)
+    parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one a GPU (default 1)")
+    options = parser.parse(given)
+    if options.task not in tasks:
+        raise UserError(f"--task {options.task}: not a task; it is one of {', '.join(tasks)}.{_hint(options.task, tasks)}")
+    _find(options.config, root)
+    return run_task(tasks[options.task], Start(options.task, options.config, options.output_dir, options.overrides), options.nproc)
+
+
+def _config(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    from engine.config.loader import load_config
+    from engine.config.render import config_yaml
+
+    options = _config_parser("config", "Print the resolved config: every setting, and the files it came from.", tasks).parse(given)
+    loaded = load_config(_find(options.config, root), options.overrides, options.task)
+    print(config_yaml(loaded.config, loaded), end="")
+    return 0
+
+
+def _validate(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    parser = _config_parser("validate", "Check a config and everything it points at, without training.", tasks)
+    parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes that the run would have (default 1)")
+    options = parser.parse(given)
+    from engine.config.loader import load_config
+    from engine.config.validate import validate_run
+
+    loaded = load_config(_find(options.config, root), options.overrides, options.task)
+    for line in validate_run(loaded.config, options.nproc):
+        print(line)
+    return 0
+
+
+def _schema(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    parser = Parser(prog="run.py schema", description="Write the JSON Schema of config files, for editors.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    options = parser.parse(given)
+    from engine.config.render import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if options.out is None:
+        print(text, end="")
+        return 0
+    try:
+        options.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {options.out}: cannot be written: {error.strerror}.") from error
+    return 0
+
+
+def _list(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    Parser(prog="run.py list", description="Show tasks and recipes.", allow_abbrev=False).parse(given)
+    print("Tasks")
+    for name, entry in tasks.items():
+        print(f"  {name:<12} {entry.summary}")
+    print("Recipes")
+    names = [(str(file.relative_to(root)), _headline(file)) for file in recipes(root)]
+    width = max((len(name) for name, _ in names), default=0)
+    for name, headline in names:
+        print(f"  {name:<{width}}  {headline}".rstrip())
+    return 0
+
+
+def recipes(root: Path) -> list[Path]:
+    """All config files of the project."""
+    return sorted((root / "configs").rglob("*.yaml"))
+
+
+def _headline(file: Path) -> str:
+    """The first comment line of a recipe."""
+    with file.open(encoding="utf-8") as lines:
+        return next((line.lstrip("# ").strip() for line in lines if line.startswith("#") and line.strip("# \n")), "")
+
+
+def _config_parser(name: str, description: str, tasks: Mapping[str, Entry]) -> Parser:
+    parser = Parser(prog=f"run.py {name}", description=description, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
+    parser.add_argument("--task", metavar="TASK", help=f"one of {', '.join(tasks)}; default: the file's own")
+    add_override_option(parser)
+    return parser
+
+
+def _find(config: Path, root: Path) -> Path:
+    """The config itself, or an error that names the recipe most like it."""
+    if config.is_file():
+        return config
+    known = [str(file.relative_to(root)) for file in recipes(root)]
+    by_name = [name for name in known if Path(name).stem == config.stem]
+    hint = f" Did you mean {by_name[0]}?" if by_name else _hint(str(config), known)
+    reason = "is a folder" if config.is_dir() else "no such file"
+    raise UserError(f"--config {config}: {reason}.{hint or ' See run.py list.'}")
+
+
+def _hint(word: str, known: Mapping[str, object] | Sequence[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""

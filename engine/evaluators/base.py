@@ -1,0 +1,57 @@
+"""What every evaluator offers."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from common.distributed import rank, world_size
+from evaluation.report import ReportPanels
+from models.families.x2vlm import X2VLM
+
+
+class Evaluator(Protocol):
+    """One data set and the numbers it gives."""
+
+    def __call__(self, model: X2VLM) -> dict[str, float]:
+        """Metrics of a model in evaluation mode; called on all ranks, the same on all."""
+        ...
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Name of a guess that does not look -> its metrics."""
+        ...
+
+    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+        """Pictures for the report; called on the main rank after evaluation."""
+        ...
+
+
+class Probes:
+    """Several evaluators as one; each one's numbers stand under its name."""
+
+    def __init__(self, evaluators: Mapping[str, Evaluator]) -> None:
+        self.evaluators = dict(evaluators)
+
+    def __call__(self, model: X2VLM) -> dict[str, float]:
+        """Metrics of all, as "name/metric"."""
+        return {f"{name}/{key}": value for name, evaluator in self.evaluators.items() for key, value in evaluator(model).items()}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Baselines of all, with their metrics as "name/metric"."""
+        merged: dict[str, dict[str, float]] = {}
+        for name, evaluator in self.evaluators.items():
+            for guess, metrics in evaluator.baselines().items():
+                merged.setdefault(guess, {}).update({f"{name}/{key}": value for key, value in metrics.items()})
+        return merged
+
+    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+        """Pictures of all."""
+        found = [evaluator.panels(model, samples) for evaluator in self.evaluators.values()]
+        return ReportPanels(
+            [panel for panels in found for panel in panels.boxes],
+            [panel for panels in found for panel in panels.retrieval],
+            [panel for panels in found for panel in panels.attention],
+        )
+
+
+def share_of(count: int) -> range:
+    """This rank's contiguous share of `count` items; the shares of all ranks, in rank order, are all items."""
+    return range(count * rank() // world_size(), count * (rank() + 1) // world_size())

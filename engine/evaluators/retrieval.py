@@ -1,0 +1,92 @@
+"""Two-stage retrieval on a gallery of images and captions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from common.distributed import gather_objects
+from dataset.tasks.retrieval import RetrievalGallery
+from dataset.tokenizers import encode_texts
+from engine.config.schema import RetrievalEvaluation
+from engine.evaluators.base import share_of
+from evaluation.report import RankedImage, ReportPanels, RetrievalPanel
+from evaluation.retrieval import chance_recall, recall_metrics
+from models.families.x2vlm import X2VLM
+from models.tasks.retrieval import encode_gallery, rerank_images, rerank_texts
+
+SHOWN = 5
+"""Retrieved images shown for a text."""
+
+
+class RetrievalEvaluator:
+    """Ranks texts for images and images for texts: by features, then the best again by the matching head."""
+
+    def __init__(
+        self, gallery: RetrievalGallery, tokenizer: PreTrainedTokenizerBase, max_tokens: int, settings: RetrievalEvaluation, device: torch.device
+    ) -> None:
+        self.gallery = gallery
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.settings = settings
+        self.device = device
+        self.scores: Tensor | None = None
+
+    @classmethod
+    def from_file(
+        cls, file: str, image_root: str, image_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, settings: RetrievalEvaluation, device: torch.device
+    ) -> "RetrievalEvaluator":
+        """Open the gallery of a JSON file: [{image, caption: [text, ...]}]."""
+        return cls(RetrievalGallery(Path(file), Path(image_root), image_size), tokenizer, max_tokens, settings, device)
+
+    def __call__(self, model: X2VLM) -> dict[str, float]:
+        """TR and IR recall after re-ranking, and `itc_*` by features alone, in percent."""
+        encoded = encode_gallery(model, self._images(), self._texts(), self.device)
+        by_feature = encoded.similarity()  # [I, T]
+        image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.device)
+        text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.device)
+        for_images, for_texts = (torch.cat(gather_objects(rows)) for rows in (image_rows, text_rows))
+        self.scores = for_texts
+        owner = self.gallery.text_image
+        first = recall_metrics(by_feature.numpy(), by_feature.T.numpy(), owner)
+        second = recall_metrics(for_images.numpy(), for_texts.numpy(), owner)
+        return second | {f"itc_{name}": value for name, value in first.items() if name in ("tr_r1", "ir_r1", "r_mean")}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Chance."""
+        chance = chance_recall(len(self.gallery.images), self.gallery.text_image)
+        return {"chance": chance | {f"itc_{name}": chance[name] for name in ("tr_r1", "ir_r1", "r_mean")}}
+
+    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+        """The best images for some texts, evenly spread over the gallery."""
+        if self.scores is None:
+            self(model)
+        assert self.scores is not None
+        count = min(samples, len(self.gallery.texts))
+        return ReportPanels(retrieval=[self._panel(self.scores, text) for text in np.linspace(0, len(self.gallery.texts) - 1, count, dtype=int)])
+
+    def _panel(self, scores: Tensor, text: int) -> RetrievalPanel:
+        best = scores[text].topk(min(SHOWN, scores.shape[1]))
+        ranked = [
+            RankedImage(
+                self.gallery.images[image].permute(1, 2, 0).numpy(),
+                score,
+                self.gallery.text_image[text] == image,
+                self.gallery.texts[self.gallery.image_texts[image][0]],
+            )
+            for image, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return RetrievalPanel(self.gallery.texts[text], ranked)
+
+    def _images(self) -> Iterator[Tensor]:
+        return iter(DataLoader(self.gallery.images, batch_size=self.settings.batch_size))
+
+    def _texts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        texts, size = self.gallery.texts, self.settings.text_batch_size
+        return (encode_texts(self.tokenizer, texts[start : start + size], self.max_tokens) for start in range(0, len(texts), size))
+
+
