@@ -1,0 +1,174 @@
+"""Settings of everything between files and batches."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from common.settings import Settings
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class TokenizerConfig(Settings):
+    """Where the tokenizer is and how long texts may be."""
+
+    path: str
+    """A folder that holds a tokenizer, or a model name that transformers knows."""
+    max_tokens: Annotated[int, Field(ge=4)] = 40
+    """Longest token sequence, [CLS] and [SEP] included; longer texts are cut."""
+
+
+class MaskingConfig(Settings):
+    """Which tokens masked language modelling hides."""
+
+    probability: Probability = 0.5
+    """Share of a text's tokens ([CLS] and [SEP] counted) to predict; at least one."""
+    max_masks: Positive = 12
+    """Most tokens to predict in one text."""
+    skipgram_probability: Probability = 0.2
+    """How often a span of several tokens is hidden instead of one."""
+    skipgram_size: Positive = 3
+    """Longest such span; spans are 2 to this many tokens long. 1 turns spans off."""
+    whole_word: bool = True
+    """Hide all pieces of a word together. Only WordPiece vocabularies mark pieces, so it has no effect on others."""
+
+
+class AugmentationConfig(Settings):
+    """Random changes of an image without boxes. With everything off the image is resized, squashed to a square."""
+
+    crop_scale: tuple[float, float] | None = (0.2, 1.0)
+    """Share of the image's area that a random crop keeps (lowest, highest); null: no crop."""
+    flip: Probability = 0.5
+    """How often the image is mirrored."""
+    careful_flip: bool = False
+    """Never mirror an image one of whose captions has the word left or right."""
+    rand_augment: bool = True
+    """Two random operations on colours or geometry, each applied half of the time."""
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _scale_is_a_share(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0.0 < scale[0] <= scale[1] <= 1.0:
+            raise ValueError(f"crop_scale {list(scale)} must be two rising numbers in (0, 1]")
+        return scale
+
+
+class BoxAugmentationConfig(Settings):
+    """Random changes of an image together with its boxes. With everything off the image is resized, squashed to a square."""
+
+    crop: bool = True
+    """Crop at random, keeping one of the boxes whole."""
+    flip: Probability = 0.5
+    """How often image and boxes are mirrored."""
+    careful_flip: bool = True
+    """Never mirror an image one of whose captions has the word left or right."""
+    rand_augment: bool = True
+    """Two random operations on colours, each applied half of the time."""
+
+
+class StreamConfig(Settings):
+    """What every pre-training stream has."""
+
+    shards: str | list[str]
+    """Tar shards or JSON-lines files; braces and wildcards are expanded."""
+    image_key: str = "binary"
+    """JSON-lines files only: the key that holds the image, base64 or a path."""
+    image_root: str | None = None
+    """JSON-lines files only: the folder that image paths are relative to; null: images are base64."""
+    caption_key: str = "caption"
+    """The annotation key that holds the caption or captions."""
+    batch_size: Positive
+    """Texts of one optimizer step, over all ranks and micro-batches."""
+    groups: Positive | None = None
+    """Equal parts of a batch in which region rows are chosen and hard negatives drawn. null: one for each rank and micro-batch. A fixed
+    number makes batches and losses independent of the number of ranks."""
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor on all losses of the stream."""
+    masking: MaskingConfig = MaskingConfig()
+    max_pixels: Positive = 64_000_000
+    """Images with more pixels are refused before they are decoded."""
+
+
+class ImageTextStream(StreamConfig):
+    """Images with captions. Annotation: {"caption": text, list of texts, or mapping language -> text}."""
+
+    kind: Literal["image_text"] = "image_text"
+    objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
+    """Objective -> weight: itc, itm, mlm."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
+        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+
+
+class RegionTextStream(StreamConfig):
+    """Images with described boxes. Annotation: {"elems": [{"bb": [x, y, w, h], "caption": ..., "attributes": ...}], "caption": ...}."""
+
+    kind: Literal["region_text"] = "region_text"
+    objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0, "box": 1.0}
+    """Objective -> weight: itc, itm, mlm, box."""
+    augmentation: BoxAugmentationConfig = BoxAugmentationConfig()
+    max_images: Positive
+    """Images of one optimizer step, over all ranks and micro-batches; their regions fill `batch_size` rows."""
+    max_regions: Positive = 5
+    """Most rows that one image brings, its own caption included."""
+    min_visible: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """A box is kept if more than this share of it lies in the crop."""
+    image_caption: bool = False
+    """Also use the caption of the whole image, where a record has one, as a row of its own."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
+        return _known_objectives(objectives, ("itc", "itm", "mlm", "box"))
+
+    @model_validator(mode="after")
+    def _room_for_regions(self) -> "RegionTextStream":
+        if self.image_caption and self.max_regions < 2:
+            raise ValueError("max_regions must be at least 2 with image_caption, which takes one of them")
+        return self
+
+
+def _known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+    for name, weight in objectives.items():
+        if name not in known:
+            raise ValueError(f"{name} is not an objective of this stream; it has {', '.join(known)}")
+        if weight < 0:
+            raise ValueError(f"the weight of {name} is {weight}; it must not be negative")
+    return objectives
+
+
+class TaskData(Settings):
+    """What the data of every fine-tuning task has."""
+
+    train: str | list[str]
+    """JSON file or files."""
+    validation: str
+    """JSON file; the best checkpoint is chosen on it."""
+    test: str
+    """JSON file; reported once, for the chosen checkpoint."""
+    image_root: str
+    """The folder that image paths are relative to."""
+    batch_size: Positive
+    """Texts of one optimizer step, over all ranks and micro-batches."""
+    groups: Positive | None = None
+    """As in a stream."""
+    max_words: Positive = 30
+    """Texts are cut to this many words before they are tokenized."""
+    max_pixels: Positive = 64_000_000
+    """Images with more pixels are refused before they are decoded."""
+
+
+class RetrievalData(TaskData):
+    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}]."""
+
+    augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
+
+
+class GroundingData(TaskData):
+    """Referring expressions: [{image, text, ref_id, bbox: [x, y, w, h], width, height}], boxes in pixels."""
+
+    augmentation: BoxAugmentationConfig = BoxAugmentationConfig()

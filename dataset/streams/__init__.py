@@ -1,0 +1,1 @@
+"""Streams: from one stored record to one training sample, and from samples to a batch."""

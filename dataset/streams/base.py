@@ -1,0 +1,158 @@
+"""What every stream has in common: samples, rows, and the tensors made from them.
+
+Shapes: B images, R rows (texts), L tokens, M hidden tokens, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import BadRecord
+from dataset.boxes import Box
+from dataset.config import MaskingConfig
+from dataset.masking import MaskVocabulary, mask_tokens
+from dataset.text import EmptyCaption
+from dataset.tokenizers import pad_rows, pad_texts, token_lists
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a padded masked position, which losses leave out."""
+ROWS_PER_RECORD = 1 << 16
+"""Sample ids are record number * this + the number of the text within the record."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One text of a sample."""
+
+    text: str
+    sample_id: int
+    """Rows with equal ids describe the same thing: they are never each other's negatives."""
+    box: Box | None = None
+    """(x, y, w, h) in pixels of the sample's square image; None: the text describes the whole image."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its texts, transformed and ready to be collated."""
+
+    key: str
+    image: np.ndarray
+    """uint8 [S, S, 3], RGB."""
+    rows: tuple[TextRow, ...]
+    rng: np.random.Generator
+    """The sample's own generator; masks and negative draws of its rows continue it."""
+
+
+@dataclass(frozen=True)
+class PlacedRow:
+    """A row chosen for the batch."""
+
+    row: TextRow
+    image: int
+    """Which image of the micro-batch it belongs to."""
+    group: int
+    """Which group of the micro-batch it belongs to."""
+    rng: np.random.Generator
+
+
+class Stream(Protocol):
+    """A source of training samples of one kind. Holds no state that changes between samples."""
+
+    name: str
+    images_per_batch: int
+    """Images of one optimizer step, over all ranks."""
+    rows_per_batch: int
+    """Texts of one optimizer step, over all ranks."""
+    groups: int | None
+    """Groups of one optimizer step, over all ranks; None: one for each rank and micro-batch."""
+
+    def __len__(self) -> int:
+        """Number of records."""
+        ...
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample of record `index`, random in nothing but `rng`. Raises BadRecord."""
+        ...
+
+    def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        """The batch of one micro-batch of one rank.
+
+        Args:
+            groups: the samples of each group.
+            rngs: one generator for each group, for choices among its rows.
+        """
+        ...
+
+
+class TextSide:
+    """Turns rows into text tensors.
+
+    Args:
+        tokenizer: as `load_tokenizer` gives it.
+        max_tokens: longest sequence.
+        masking: how to hide tokens; None: batches carry no masked texts.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, masking: MaskingConfig | None) -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.masking = masking
+        self.vocabulary = MaskVocabulary.of(tokenizer)
+
+    def tensors(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
+        """text_ids int64 [R, L], text_mask bool [R, L], sample_ids int64 [R], group int64 [R], negative_draws float32 [R, 2], and with
+        masking text_ids_masked int64 [R, L], masked_positions int64 [R, M], mlm_labels int64 [R, M]."""
+        tokens = token_lists(self.tokenizer, [placed.row.text for placed in rows], self.max_tokens)
+        ids, mask = pad_texts(self.tokenizer, tokens, self.max_tokens)
+        tensors = {
+            "text_ids": ids,
+            "text_mask": mask,
+            "sample_ids": torch.tensor([placed.row.sample_id for placed in rows], dtype=torch.int64),
+            "group": torch.tensor([placed.group for placed in rows], dtype=torch.int64),
+            "negative_draws": torch.from_numpy(np.stack([placed.rng.random(2, dtype=np.float32) for placed in rows])),
+        }
+        if self.masking is not None:
+            tensors |= self._masked(tokens, rows, self.masking, ids.shape[1])
+        return tensors
+
+    def _masked(self, tokens: list[list[int]], rows: Sequence[PlacedRow], masking: MaskingConfig, width: int) -> dict[str, Tensor]:
+        masked = [mask_tokens(ids, self.vocabulary, masking, placed.rng) for ids, placed in zip(tokens, rows, strict=True)]
+        most = max(1, *(len(text.positions) for text in masked))
+        pad_id = self.tokenizer.pad_token_id
+        assert isinstance(pad_id, int), "load_tokenizer checks this"
+        return {
+            "text_ids_masked": pad_rows([text.ids for text in masked], width, pad_id),
+            "masked_positions": pad_rows([text.positions for text in masked], most, 0),
+            "mlm_labels": pad_rows([text.labels for text in masked], most, IGNORED),
+        }
+
+
+def image_tensor(images: Sequence[np.ndarray]) -> Tensor:
+    """Images uint8 [S, S, 3] as one tensor uint8 [B, 3, S, S]."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+
+
+def single_rows(groups: list[list[Sample]]) -> tuple[list[np.ndarray], list[PlacedRow]]:
+    """The images and rows of groups whose samples have one row each."""
+    samples = [(group, sample) for group, members in enumerate(groups) for sample in members]
+    rows = [PlacedRow(sample.rows[0], image, group, sample.rng) for image, (group, sample) in enumerate(samples)]
+    return [sample.image for _, sample in samples], rows
+
+
+@contextmanager
+def naming(record: str) -> Iterator[None]:
+    """Put the record's name before what is wrong with it."""
+    try:
+        yield
+    except (BadRecord, EmptyCaption) as error:
+        raise BadRecord(f"{record}: {error}") from error

@@ -1,0 +1,64 @@
+"""Images with captions: one image, one caption a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from common.errors import BadRecord
+from dataset.config import ImageTextStream
+from dataset.records import Record, RecordSource
+from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.transforms import augment_image, decode_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ImageTexts:
+    """The `image_text` stream.
+
+    Args:
+        name: of the stream in the recipe.
+        source: the records.
+        config: its settings.
+        text: makes the text tensors.
+        image_size: side of the model's input in pixels.
+    """
+
+    def __init__(self, name: str, source: RecordSource, config: ImageTextStream, text: TextSide, image_size: int) -> None:
+        self.name = name
+        self.source = source
+        self.config = config
+        self.text = text
+        self.image_size = image_size
+        self.images_per_batch = self.rows_per_batch = config.batch_size
+        self.groups = config.groups
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        record = self.source[index]
+        captions = record.annotation.get(self.config.caption_key)
+        with naming(record.key):
+            caption = pre_caption(pick_caption(captions, rng), self.text.max_tokens)
+            image = record_image(record, self.config.max_pixels)
+        augmentation = self.config.augmentation
+        may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(captions)))
+        pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
+        return Sample(record.key, pixels, (TextRow(caption, index * ROWS_PER_RECORD),), rng)
+
+    def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        images, rows = single_rows(groups)
+        return {"image": image_tensor(images)} | self.text.tensors(rows)
+
+
+def record_image(record: Record, max_pixels: int) -> Image:
+    """A record's image, decoded. Raises BadRecord."""
+    if record.image is None:
+        raise BadRecord("the record has no image")
+    return decode_image(record.image, max_pixels)

@@ -1,0 +1,1 @@
+"""The JSON layouts of the fine-tuning data sets."""

@@ -1,0 +1,34 @@
+"""Reading the JSON lists of the fine-tuning data sets, naming file and record in every complaint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+
+def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The records of a JSON file.
+
+    Args:
+        file: holds a list of objects.
+        required: keys that every object must have.
+
+    Raises:
+        UserError: the file is missing, not JSON, empty, not a list of objects, or a record misses a key.
+    """
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist. Write the data set first, or correct the path.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON ({error}).") from error
+    if not isinstance(records, list) or not records:
+        raise UserError(f"{file} must hold a list with at least one record.")
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise UserError(f"{file}, record {number}: not a JSON object.")
+        missing = [key for key in required if key not in record]
+        if missing:
+            raise UserError(f"{file}, record {number}: {', '.join(missing)} is missing.")
+    return records

@@ -1,0 +1,120 @@
+"""Image-text retrieval: training pairs, and the gallery that is searched in evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.errors import BadRecord, UserError
+from dataset.config import RetrievalData
+from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.tasks.files import read_json_list
+from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.transforms import MAX_PIXELS, augment_image, read_image, squash
+
+
+class RetrievalTrain:
+    """A stream of image-caption pairs; sample_ids are the images, so captions of one image are not each other's negatives.
+
+    Args:
+        config: files [{image, caption, image_id}], batch size and augmentation.
+        text: makes the text tensors, without masking.
+        image_size: side of the model's input in pixels.
+        name: of the stream.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+
+    def __init__(self, config: RetrievalData, text: TextSide, image_size: int, name: str = "pairs") -> None:
+        self.name = name
+        self.config = config
+        self.text = text
+        self.image_size = image_size
+        self.images_per_batch = self.rows_per_batch = config.batch_size
+        self.groups = config.groups
+        files = [config.train] if isinstance(config.train, str) else config.train
+        self.pairs = [(file, *pair) for file in files for pair in enumerate(read_json_list(Path(file), ("image", "caption", "image_id")))]
+        numbers: dict[str, int] = {}  # image ids are numbers or names; equal ids in two files are the same image
+        self.image_numbers = [numbers.setdefault(str(record["image_id"]), len(numbers)) for _, _, record in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        file, number, record = self.pairs[index]
+        where = f"{file}, record {number}"
+        with naming(where):
+            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
+            image = read_image(Path(self.config.image_root) / record["image"], self.config.max_pixels)
+        augmentation = self.config.augmentation
+        may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(record["caption"])))
+        pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
+        return Sample(where, pixels, (TextRow(caption, self.image_numbers[index]),), rng)
+
+    def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        images, rows = single_rows(groups)
+        return {"image": image_tensor(images)} | self.text.tensors(rows)
+
+
+class RetrievalGallery:
+    """The images and captions of an evaluation split: [{image, caption: [text, ...]}].
+
+    Args:
+        file: the JSON file.
+        image_root: the folder that image paths are relative to.
+        image_size: side of the model's input in pixels.
+        max_words: captions are cut to this many words.
+        max_pixels: larger images are refused.
+
+    Attributes:
+        texts: all captions, image by image.
+        text_image: for each caption the number of its image.
+        image_texts: for each image the numbers of its captions.
+        image_paths: the files.
+        images: data set of uint8 [3, S, S].
+
+    Raises:
+        UserError: the file is missing or malformed, or an image has no caption.
+    """
+
+    def __init__(self, file: Path, image_root: Path, image_size: int, max_words: int = 30, max_pixels: int = MAX_PIXELS) -> None:
+        self.texts: list[str] = []
+        self.text_image: list[int] = []
+        self.image_texts: list[list[int]] = []
+        self.image_paths: list[Path] = []
+        for number, record in enumerate(read_json_list(file, ("image", "caption"))):
+            captions = caption_texts(record["caption"])
+            if not captions:
+                raise UserError(f"{file}, record {number}: image {record['image']} has no caption.")
+            self.image_texts.append(list(range(len(self.texts), len(self.texts) + len(captions))))
+            self.text_image += [number] * len(captions)
+            self.image_paths.append(image_root / record["image"])
+            for caption in captions:
+                try:
+                    self.texts.append(pre_caption(caption, max_words))
+                except EmptyCaption as error:
+                    raise UserError(f"{file}, record {number}: {error}.") from error
+        self.images = ImageFiles(self.image_paths, image_size, max_pixels)
+
+
+class ImageFiles(Dataset[Tensor]):
+    """Image files as uint8 [3, S, S], squashed to the square. An unreadable file is a UserError: evaluation skips nothing."""
+
+    def __init__(self, paths: list[Path], image_size: int, max_pixels: int = MAX_PIXELS) -> None:
+        self.paths = paths
+        self.image_size = image_size
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        try:
+            image = read_image(self.paths[index], self.max_pixels)
+        except BadRecord as error:
+            raise UserError(f"{self.paths[index]}: {error}.") from error
+        return image_tensor([squash(image, self.image_size)])[0]

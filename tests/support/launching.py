@@ -1,0 +1,50 @@
+"""A task that does nothing but what a test asks it to, for the launcher's tests."""
+
+from pathlib import Path
+
+from engine.launch import Entry
+
+CONFIG = """\
+# A recipe for the launcher's tests
+task: pretrain
+tokenizer: {path: data/tokenizer}
+streams: {images: {kind: image_text, shards: "images-*.tar", batch_size: 32}}
+optimizer: {lr: 1e-4}
+schedule: {steps: 100}
+"""
+
+SCRIPT = """\
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, ROOT)
+
+from common.errors import UserError
+from engine.launch import launch
+
+
+def main(config, output_dir):
+    rank = os.environ.get("RANK", "0")
+    (Path(output_dir) / f"rank-{rank}").write_text(f"{config.seed} {os.environ.get('WORLD_SIZE', '1')}")
+    BODY
+
+
+if __name__ == "__main__":
+    launch(main, "pretrain")
+"""
+
+
+def fake_task(folder: Path, body: str = "pass") -> tuple[dict[str, Entry], list[str]]:
+    """Write a recipe and an entry script whose main ends in `body` (`rank` is a text there).
+
+    Returns:
+        Tasks for `engine.cli.main`, and a command line that starts the task into FOLDER/out.
+    """
+    root = Path(__file__).parents[2]
+    script, config = folder / "fake_entry.py", folder / "recipe.yaml"
+    script.write_text(SCRIPT.replace("ROOT", repr(str(root))).replace("BODY", body))
+    config.write_text(CONFIG)
+    command = ["--task", "pretrain", "--config", str(config), "--output_dir", str(folder / "out")]
+    return {"pretrain": Entry(script, "A task that does nothing.")}, command
