@@ -1,0 +1,1 @@
+"""From public data sets as they are published to shards, retrieval lists and a tokenizer."""

@@ -1,0 +1,71 @@
+"""A stored sample, the two methods every source of samples has, and how to open one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.errors import UserError
+from dataset.files import expand_patterns
+
+JSON_LINES = (".json", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored sample.
+
+    Attributes:
+        key: names the sample in its source, for messages and logs.
+        image: encoded image file (JPEG, PNG ...); None where the source holds text alone.
+        annotation: the sample's parsed JSON object.
+    """
+
+    key: str
+    image: bytes | None
+    annotation: dict[str, Any]
+
+
+class RecordSource(Protocol):
+    """Samples by number, in any order, from any process."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Read one sample.
+
+        Raises:
+            BadRecord: this sample cannot be used; the others can.
+            UserError: the file behind it is missing or damaged.
+            IndexError: there is no such sample.
+        """
+        ...
+
+
+def open_source(
+    patterns: str | Sequence[str], image_key: str = "binary", image_root: str | Path | None = None, need_image: bool = True
+) -> RecordSource:
+    """Open tar shards or JSON-lines files, told apart by their extensions.
+
+    Args:
+        patterns: files, folders, or patterns with braces and globs.
+        image_key, image_root: layout of JSON-lines files (see `JsonLinesSource`); shards need none of them.
+        need_image: whether a record without an image is a bad one.
+
+    Raises:
+        UserError: a pattern matches nothing, the extensions are mixed or unknown, or a file is damaged.
+    """
+    from dataset.jsonlines import JsonLinesSource  # here because both readers need `Record` from above
+    from dataset.shards import ShardSource
+
+    paths = expand_patterns(patterns)
+    names = [str(path) for path in paths]
+    extensions = {path.suffix.lower() for path in paths}
+    if extensions == {".tar"}:
+        return ShardSource(names, need_image=need_image)
+    if extensions and extensions <= set(JSON_LINES):
+        return JsonLinesSource(names, image_key, image_root, need_image)
+    held = ", ".join(sorted(extension or "unnamed" for extension in extensions)) or "no"
+    raise UserError(f"{patterns}: holds {held} files; one source reads either .tar shards or {'/'.join(JSON_LINES)} lines")

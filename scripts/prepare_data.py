@@ -1,0 +1,90 @@
+"""Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
+
+    python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 384
+
+Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds the project wherever it is started
+
+from common.errors import UserError
+from dataset.prepare.coco import CocoRequest, prepare_coco
+from dataset.prepare.pack import PackOptions
+from dataset.prepare.progress import Progress
+
+
+def common_options() -> argparse.ArgumentParser:
+    """What every data set's subcommand takes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--root", type=Path, required=True, help="the data set's folder as it was downloaded")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--resize", type=int, help="shrink images in shards to this shortest side in pixels, boxes along with them")
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk images (default: %(default)s)")
+    parser.add_argument("--max_samples", type=int, default=1000, help="samples a shard (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes; 0: this one (default: %(default)s)")
+    parser.add_argument("--max_bad", type=float, default=0.01, help="share of records that may be bad (default: %(default)s)")
+    parser.add_argument("--vocab", type=Path, help="BertTokenizer folder to take over; without it a vocabulary is trained on the texts")
+    parser.add_argument("--vocab_size", type=int, default=10_000, help="upper bound of a trained vocabulary (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
+    return parser
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data_sets = parser.add_subparsers(dest="data_set", required=True)
+    shared = [common_options()]
+    coco = data_sets.add_parser("coco", parents=shared, help="MS COCO captions and instances, or any set in its layout")
+    coco.add_argument("--split", default="train2017", help="split that is trained on (default: %(default)s)")
+    coco.add_argument("--val_split", default="val2017", help='validation split, "none" for none (default: %(default)s)')
+    coco.set_defaults(run=run_coco)
+    options = parser.parse_args(arguments)
+    for name in ("resize", "quality", "max_samples", "vocab_size"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    return options
+
+
+def pack_options(options: argparse.Namespace) -> PackOptions:
+    """How images are stored, from the shared options."""
+    return PackOptions(max_samples=options.max_samples, resize=options.resize, quality=options.quality, workers=options.workers)
+
+
+def run_coco(options: argparse.Namespace) -> None:
+    """Prepare COCO and say what came of it."""
+    request = CocoRequest(
+        root=options.root,
+        out=options.out,
+        split=options.split,
+        val_split=None if options.val_split in ("", "none") else options.val_split,
+        pack=pack_options(options),
+        vocab=options.vocab,
+        vocab_size=options.vocab_size,
+        max_bad=options.max_bad,
+        overwrite=options.overwrite,
+    )
+    counts = prepare_coco(request, Progress)["counts"]
+    for name, count in counts.items():
+        print(f"{count:>10,}  {name.replace('_', ' ')}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""scripts/prepare_data.py: COCO's layout becomes both streams, the retrieval lists and a tokenizer."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.prepare import coco
+from dataset.shards import ShardSource
+from dataset.tokenizers import load_tokenizer
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
+COCO_MINI = Path(__file__).parents[2].parent / "shared" / "data" / "coco_mini"
+
+
+@pytest.fixture
+def prepare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run the script in this process: (exit status, its output)."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        import prepare_data  # pyright: ignore[reportMissingImports]
+
+        status = prepare_data.main(["coco", *map(str, arguments), "--workers", "0"])
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    return run
+
+
+BOXES = {
+    0: [([10.0, 10.0, 40.0, 20.0], 1, 0), ([-5.0, 30.0, 20.0, 30.0], 2, 0), ([0.0, 0.0, 60.0, 40.0], 1, 1), ([20.0, 20.0, 0.4, 9.0], 2, 0)],
+    1: [([80.0, 10.0, 10.0, 10.0], 2, 0)],
+    2: [],
+}
+"""Of each image: (box, category, is a crowd). Images are 60 x 40 pixels."""
+
+
+def write_coco(root: Path, splits: tuple[str, ...] = ("train2017", "val2017")) -> Path:
+    (root / "annotations").mkdir(parents=True)
+    for number, split in enumerate(splits):
+        (root / split).mkdir()
+        ids = [100 * number + image for image in range(3)]
+        for image in ids:
+            pixels = np.random.default_rng(image).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{image:012d}.jpg")
+        images = [{"id": image, "file_name": f"{image:012d}.jpg", "width": 60, "height": 40} for image in ids]
+        captions = [{"image_id": image, "caption": f"a photo of dog number {image}, take {k}\n"} for k in range(2) for image in ids]
+        objects = [
+            {"image_id": image, "bbox": box, "category_id": category, "iscrowd": crowd}
+            for image in ids
+            for box, category, crowd in BOXES[image % 100]
+        ]
+        categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "traffic light"}]
+        (root / f"annotations/captions_{split}.json").write_text(json.dumps({"images": images, "annotations": captions}))
+        instances = {"images": images, "annotations": objects, "categories": categories}
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(instances))
+    return root
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_coco_becomes_both_streams_and_the_retrieval_lists(tmp_path: Path, prepare: Any):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    status, text = prepare("--root", root, "--out", out)
+    assert status == 0, text
+    captions = [[f"a photo of dog number {image}, take {k}" for k in range(2)] for image in range(3)]
+    images = ShardSource(str(out / "shards/images-*.tar"))
+    assert [images[i].annotation for i in range(len(images))] == [{"caption": captions[i]} for i in range(3)]
+    assert images[1].image == (root / "train2017/000000000001.jpg").read_bytes() and images[1].key == "000000000001"
+    regions = ShardSource(str(out / "shards/regions-*.tar"))
+    assert len(regions) == 1
+    elements = [{"bb": [10.0, 10.0, 40.0, 20.0], "caption": "dog"}, {"bb": [0, 30.0, 15.0, 10.0], "caption": "traffic light"}]
+    assert regions[0].annotation == {"elems": elements, "caption": captions[0]}
+    train = read(out / "retrieval_train.json")
+    assert train[3] == {"image": "train2017/000000000001.jpg", "caption": captions[1][1], "image_id": 1} and len(train) == 6
+    assert read(out / "retrieval_val.json")[0]["image"] == "val2017/000000000100.jpg"
+    assert read(out / "retrieval_train_gallery.json")[2] == {"image": "train2017/000000000002.jpg", "caption": captions[2]}
+    assert all((root / row["image"]).is_file() for row in train)
+    counts = read(out / "meta.json")["counts"]
+    assert (counts["train2017_objects"], counts["train2017_crowds_left_out"], counts["train2017_boxes_left_out"]) == (2, 1, 2)
+    assert counts["train2017_images_without_objects"] == 2
+
+
+def test_meta_holds_the_hash_of_every_file(tmp_path: Path, prepare: Any):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    prepare("--root", root, "--out", out)
+    hashes = read(out / "meta.json")["sha256"]
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} - {"meta.json"}
+    assert set(hashes) == files and "shards/regions-000000.tar" in files
+    assert all(hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for name, digest in hashes.items())
+    shutil.move(root, tmp_path / "moved")
+    prepare("--root", tmp_path / "moved", "--out", tmp_path / "again")
+    assert (tmp_path / "again/meta.json").read_bytes() == (out / "meta.json").read_bytes()
+
+
+def test_resize_shrinks_images_and_boxes(tmp_path: Path, prepare: Any):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    assert prepare("--root", root, "--out", out, "--resize", "20")[0] == 0
+    record = ShardSource(str(out / "shards/regions-*.tar"))[0]
+    assert Image.open(io.BytesIO(record.image or b"")).size == (30, 20)
+    assert record.annotation["elems"][0]["bb"] == [5, 5, 20, 10]
+
+
+def test_a_tokenizer_is_trained_on_the_texts_or_taken_over(tmp_path: Path, prepare: Any):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    prepare("--root", root, "--out", out)
+    trained = load_tokenizer(out / "tokenizer")
+    assert trained.tokenize("photo of traffic")[0] == "photo"
+    (out / "tokenizer/pytorch_model.bin").write_bytes(b"weights")
+    status, text = prepare("--root", root, "--out", tmp_path / "other", "--vocab", out / "tokenizer")
+    assert status == 0, text
+    assert load_tokenizer(tmp_path / "other/tokenizer").get_vocab() == trained.get_vocab()
+    assert not (tmp_path / "other/tokenizer/pytorch_model.bin").exists()
+    status, text = prepare("--root", root, "--out", tmp_path / "third", "--vocab", tmp_path / "coco/annotations")
+    assert status == 2 and "annotations" in text and not (tmp_path / "third/meta.json").exists()
+
+
+def test_the_same_request_is_done_once_and_another_one_is_refused(tmp_path: Path, prepare: Any, monkeypatch: pytest.MonkeyPatch):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    prepare("--root", root, "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(coco, "pack", None)  # it would be called if anything was written
+        assert prepare("--root", root, "--out", out)[0] == 0
+    status, text = prepare("--root", root, "--out", out, "--resize", "20")
+    assert status == 2 and "--overwrite" in text
+    (out / "shards/stale.txt").touch()
+    assert prepare("--root", root, "--out", out, "--resize", "20", "--overwrite")[0] == 0
+    assert not (out / "shards/stale.txt").exists()
+    with (out / "retrieval_val.json").open("a") as file:
+        file.write(" ")
+    assert prepare("--root", root, "--out", out, "--resize", "20")[0] == 2  # complete no longer
+
+
+def test_a_run_that_stops_midway_leaves_the_folder_as_it_was(tmp_path: Path, prepare: Any, monkeypatch: pytest.MonkeyPatch):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    prepare("--root", root, "--out", out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coco, "provide_tokenizer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("--root", root, "--out", out, "--resize", "20", "--overwrite")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_undecodable_and_missing_images_are_counted_and_stop_the_run_above_the_stated_share(tmp_path: Path, prepare: Any):
+    root, out = write_coco(tmp_path / "coco"), tmp_path / "out"
+    (root / "train2017/000000000001.jpg").write_bytes(b"no image")
+    (root / "train2017/000000000002.jpg").unlink()
+    status, text = prepare("--root", root, "--out", out)
+    assert status == 2 and "2 of 4 records are bad" in text and not (out / "meta.json").exists()
+    named = (out / "bad_records.txt").read_text()
+    assert "images: 000000000001: the image cannot be decoded" in named and "000000000002.jpg" in named
+    assert prepare("--root", root, "--out", out, "--max_bad", "0.5")[0] == 0
+    counts = read(out / "meta.json")["counts"]
+    assert counts["images_bad_records"] == 2 and counts["train2017_images_missing"] == 1
+    assert {row["image_id"] for row in read(out / "retrieval_train.json")} == {0, 1}
+
+
+def spoil(root: Path, what: str) -> None:
+    captions, instances = root / "annotations/captions_train2017.json", root / "annotations/instances_train2017.json"
+    if what == "no root":
+        shutil.rmtree(root)
+    elif what == "no annotations":
+        instances.unlink()
+    elif what == "cut annotations":
+        captions.write_text(captions.read_text()[:100])
+    elif what == "other layout":
+        captions.write_text("[]")
+    elif what == "no image folder":
+        shutil.rmtree(root / "train2017")
+    elif what == "no validation images":
+        shutil.rmtree(root / "val2017")
+        (root / "val2017").mkdir()
+    else:
+        content = read(instances)
+        if what == "unknown category":
+            content["annotations"][0]["category_id"] = 7
+        else:
+            del content["annotations"][0]["bbox"]
+        instances.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("no root", "no such folder; --root is COCO's folder"),
+        ("no annotations", "instances_train2017.json: no such file; "),
+        ("cut annotations", "captions_train2017.json: is not valid JSON"),
+        ("other layout", 'captions_train2017.json: has no list "annotations"'),
+        ("no image folder", "train2017: no such folder"),
+        ("no validation images", "none of the 3 captioned images is there, the first is val2017/000000000100.jpg"),
+        ("unknown category", "annotation of image 0 has category 7"),
+        ("no box", "annotations[0] has no bbox"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(tmp_path: Path, prepare: Any, what: str, reason: str):
+    root = write_coco(tmp_path / "coco")
+    spoil(root, what)
+    status, text = prepare("--root", root, "--out", tmp_path / "out")
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1 and reason in errors[0] and "Traceback" not in text
+    assert not (tmp_path / "out/meta.json").exists()
+
+
+def test_a_set_without_a_validation_split(tmp_path: Path, prepare: Any):
+    root = write_coco(tmp_path / "coco", ("mine",))
+    assert prepare("--root", root, "--out", tmp_path / "out", "--split", "mine", "--val_split", "none")[0] == 0
+    assert not (tmp_path / "out/retrieval_val.json").exists()
+    assert len(ShardSource(str(tmp_path / "out/shards/images-*.tar"))) == 3
+
+
+@pytest.mark.skipif(not COCO_MINI.is_dir(), reason="the slice of COCO is not beside this clone")
+def test_real_coco_photographs_are_prepared(tmp_path: Path, prepare: Any):
+    status, text = prepare("--root", COCO_MINI, "--out", tmp_path, "--resize", "64")
+    assert status == 0, text
+    counts = read(tmp_path / "meta.json")["counts"]
+    assert (counts["images_samples"], counts["retrieval_train"], counts["retrieval_val"], counts["images_bad_records"]) == (80, 400, 79, 0)
+    assert counts["train2017_objects"] + counts["train2017_crowds_left_out"] + counts["train2017_boxes_left_out"] == 739
+    regions = ShardSource(str(tmp_path / "shards/regions-*.tar"))
+    assert len(regions) == counts["regions_samples"]
+    for index in range(0, len(regions), 9):
+        width, height = Image.open(io.BytesIO(regions[index].image or b"")).size
+        assert min(width, height) == 64
+        for element in regions[index].annotation["elems"]:
+            x, y, w, h = element["bb"]
+            assert x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= width + 0.02 and y + h <= height + 0.02
