@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from small_run import write_data
 
+from common.compat import ensure_torchvision
+
+ensure_torchvision()  # before a test module imports transformers
+
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
