@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any instant: a new folder, flushed to disk, then an atomic pointer.
 
-    checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}
-    checkpoints/latest        the name of the newest complete folder
-    checkpoints/best/         the weights that did best on validation
+checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}
+checkpoints/latest        the name of the newest complete folder
+checkpoints/best/         the weights that did best on validation
 """
 
 import json

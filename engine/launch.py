@@ -111,7 +111,8 @@ def guard(call: Callable[[], int | None]) -> int:
         _report(error)
         return error.exit_code
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        if not os.environ.get(REPORTS_ERRORS):
+            _say("Interrupted.")
         return 128 + signal.SIGINT
 
 
@@ -139,10 +140,18 @@ def run_here(main: Main, start: Start) -> None:
 
     loaded = load_config(start.config, start.overrides, start.task)
     refuse_other_run(start.output_dir, loaded.config)
+    _make_folder(start.output_dir)
     if os.environ.get("RANK", "0") == "0":
         record_run(start.output_dir, loaded)
     main(loaded.config, start.output_dir)
     _leave_process_group()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be made: {error.strerror}.") from error
 
 
 def _leave_process_group() -> None:
@@ -207,6 +216,8 @@ def spawn(script: Path, start: Start, processes: int) -> int:
     except ChildFailedError as error:
         return _child_exit(error)
     except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
         return 128 + int(error.sigval)
     finally:
         del os.environ[REPORTS_ERRORS]
@@ -224,7 +235,9 @@ def _quiet_agent() -> None:
     """The agent's own log repeats what is said here, in many lines."""
     import logging
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each of them may have a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _child_exit(error: Any) -> int:

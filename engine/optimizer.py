@@ -66,7 +66,8 @@ def build_optimizer(groups: list[Group], settings: OptimizerSettings) -> Optimiz
         try:
             from apex.optimizers import FusedAdam  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise UserError("optimizer.implementation is apex, but NVIDIA apex is not installed. Set optimizer.implementation: fused.") from error
+            message = "optimizer.implementation is apex, but NVIDIA apex is not installed. Set optimizer.implementation: fused."
+            raise UserError(message) from error
         return FusedAdam(parameters, betas=(beta1, beta2), eps=settings.eps, adam_w_mode=True)
     return AdamW(
         parameters,
@@ -110,7 +111,6 @@ def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, torch.Tensor
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             state = by_name.get(name, {})
-            # Adam's step counter stays on the CPU unless the implementation is fused; follow the parameter only for the moments
-            optimizer.state[parameter] = {
-                key: value.to(parameter.device) if value.shape == parameter.shape or group.get("fused") else value for key, value in state.items()
-            }
+            # Adam's step counter stays on the CPU unless the implementation is fused
+            moves = {key: bool(group.get("fused")) or key != "step" for key in state}
+            optimizer.state[parameter] = {key: value.to(parameter.device) if moves[key] else value for key, value in state.items()}

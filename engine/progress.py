@@ -56,9 +56,8 @@ class ProgressBar:
     def __init__(self, console: Console, total: int, start: int, main_rank: bool) -> None:
         self.total = total
         self.live = console.is_terminal and main_rank
-        self.bar = Progress(
-            TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=console, disable=not self.live
-        )
+        columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, console=console, disable=not self.live)
         self.task = self.bar.add_task("train", total=total, completed=start, note="")
         self.bar.start()
 

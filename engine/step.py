@@ -50,7 +50,9 @@ class Stepper:
 
     def _backward(self, loaded: dict[str, StreamBatch]) -> dict[str, Tensor]:
         device = self.accelerator.device
-        tensors = {name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()}
+        tensors = {
+            name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()
+        }
         losses: dict[str, Tensor] = self.wrapped(tensors)
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         self.accelerator.backward(total / self.accumulation)

@@ -109,7 +109,13 @@ class Engine:
                 log.close()
 
     def _loop(
-        self, stepper: Stepper, streams: Mapping[str, Stream], total: int, log: MetricsLog | None, bar: ProgressBar, after: Callable[[int], None]
+        self,
+        stepper: Stepper,
+        streams: Mapping[str, Stream],
+        total: int,
+        log: MetricsLog | None,
+        bar: ProgressBar,
+        after: Callable[[int], None],
     ) -> None:
         settings, schedule, lr = self.config.engine, self.config.schedule, self.config.optimizer.lr
         warmup = schedule.warmup(total)

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.errors import UserError
 from engine.checkpoint import BEST, LATEST, MODEL
@@ -74,7 +74,8 @@ def check_weights(
         listed = ", ".join(f"{module} ({count})" for module, count in modules.items())
         patterns = ", ".join(f"{module}*" for module in modules)
         raise UserError(
-            f"{path} lacks {len(refused)} tensors that the model needs: {listed}. To start them fresh set initialize.allow_missing: [{patterns}]"
+            f"{path} lacks {len(refused)} tensors that the model needs: {listed}. "
+            f"To start them fresh set initialize.allow_missing: [{patterns}]"
         )
     return both, missing, ignored
 
@@ -95,8 +96,8 @@ def load_weights(model: nn.Module, path: Path, allow_missing: list[str]) -> Cove
     """
     file = find_weights(path)
     weights = read_state_dict(file)
-    own: dict[str, Tensor] = dict(model.state_dict())
-    both, missing, ignored = check_weights(file, {k: v.shape for k, v in own.items()}, {k: v.shape for k, v in weights.items()}, allow_missing)
+    own, found = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (model.state_dict(), weights))
+    both, missing, ignored = check_weights(file, own, found, allow_missing)
     model.load_state_dict({name: weights[name] for name in both}, strict=False)
     coverage = Coverage(both, missing, ignored)
     logger.info("%s: %s", file, coverage)

@@ -1,7 +1,8 @@
 """Held-out evaluation: a data set, a model's predictions on it shared over the ranks, metrics, baselines and pictures."""
 
-from engine.evaluators.base import Evaluator, Probes
+from engine.evaluators.base import Evaluator, Inputs, Probes
 from engine.evaluators.grounding import GroundingEvaluator
+from engine.evaluators.regions import RegionPictures
 from engine.evaluators.retrieval import RetrievalEvaluator
 
-__all__ = ["Evaluator", "GroundingEvaluator", "Probes", "RetrievalEvaluator"]
+__all__ = ["Evaluator", "GroundingEvaluator", "Inputs", "Probes", "RegionPictures", "RetrievalEvaluator"]

@@ -1,11 +1,26 @@
 """What every evaluator offers."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
 
 from common.distributed import rank, world_size
 from evaluation.report import ReportPanels
 from models.families.x2vlm import X2VLM
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How images and texts become a model's inputs."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    image_size: int
+    """Side of the square input in pixels."""
+    device: torch.device
 
 
 class Evaluator(Protocol):

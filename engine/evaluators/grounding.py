@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from transformers import PreTrainedTokenizerBase
 
 from common.distributed import gather_objects
 from dataset.tasks.grounding import GroundingBatch, GroundingSet, collate_grounding
 from engine.config.schema import GroundingEvaluation
-from engine.evaluators.base import share_of
+from engine.evaluators.base import Inputs, share_of
 from evaluation.grounding import grounding_baselines, grounding_metrics, iou
 from evaluation.report import AttentionPanel, BoxPanel, ReportPanels
 from models.families.x2vlm import X2VLM
@@ -22,40 +21,12 @@ from models.tasks.grounding import predict_boxes
 class GroundingEvaluator:
     """Predicts the box of every expression in its whole image."""
 
-    def __init__(
-        self,
-        data: GroundingSet,
-        train: GroundingSet | None,
-        tokenizer: PreTrainedTokenizerBase,
-        max_tokens: int,
-        settings: GroundingEvaluation,
-        device: torch.device,
-    ) -> None:
-        self.data = data
-        self.train = train
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+    def __init__(self, file: str, image_root: str, inputs: Inputs, settings: GroundingEvaluation, train_file: str | None = None) -> None:
+        """Open the expressions of a JSON file, image paths relative to `image_root`; `train_file` gives the mean box to compare with."""
+        self.data = GroundingSet(Path(file), Path(image_root), inputs.image_size)
+        self.train = GroundingSet(Path(train_file), Path(image_root), inputs.image_size) if train_file is not None else None
+        self.inputs = inputs
         self.settings = settings
-        self.device = device
-
-    @classmethod
-    def from_file(
-        cls,
-        file: str,
-        image_root: str,
-        image_size: int,
-        tokenizer: PreTrainedTokenizerBase,
-        max_tokens: int,
-        settings: GroundingEvaluation,
-        device: torch.device,
-        train_file: str | None = None,
-    ) -> "GroundingEvaluator":
-        """Open the expressions of a JSON file; those of `train_file` give the mean box to compare with."""
-        data, train = (
-            GroundingSet(Path(name), Path(image_root), image_size) if name is not None else None for name in (file, train_file)
-        )
-        assert data is not None
-        return cls(data, train, tokenizer, max_tokens, settings, device)
 
     def __call__(self, model: X2VLM) -> dict[str, float]:
         """Accuracy at IoU 0.5 in percent, by the plain and the inclusive-pixel rule, and mean IoU."""
@@ -88,17 +59,21 @@ class GroundingEvaluator:
                 scale = np.array([image.shape[1] / item["size"][0], image.shape[0] / item["size"][1]] * 2)  # original to shown pixels
                 true = item["box"].numpy()
                 boxes.append(BoxPanel(image, item["text"], (found * scale).tolist(), (true * scale).tolist(), float(iou(found, true))))
-                tokens = self.tokenizer.convert_ids_to_tokens(batch["text_ids"][index][batch["text_mask"][index]].tolist())
-                attention.append(AttentionPanel(image, *_words(tokens, maps[index])))
+                tokens = self.inputs.tokenizer.convert_ids_to_tokens(batch["text_ids"][index][batch["text_mask"][index]].tolist())
+                attention.append(AttentionPanel(image, *_words(list(tokens), maps[index])))
         return ReportPanels(boxes=boxes, attention=attention)
 
     def _loader(self, indices: list[int]) -> DataLoader[GroundingBatch]:
-        collate = partial(collate_grounding, tokenizer=self.tokenizer, max_tokens=self.max_tokens)
+        collate = partial(collate_grounding, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens)
         return DataLoader(Subset(self.data, indices), batch_size=self.settings.batch_size, collate_fn=collate)  # pyright: ignore[reportReturnType]
 
     def _predict(self, model: X2VLM, batch: GroundingBatch) -> Tensor:
         """[B, 4] x, y, w, h in pixels of the original images, on the CPU."""
-        inputs = (batch["image"].to(self.device), batch["text_ids"].to(self.device), batch["text_mask"].to(self.device))
+        inputs = (
+            batch["image"].to(self.inputs.device),
+            batch["text_ids"].to(self.inputs.device),
+            batch["text_mask"].to(self.inputs.device),
+        )
         boxes = predict_boxes(model, *inputs).cpu()
         centre, size = boxes[:, :2], boxes[:, 2:]
         corner = (centre - size / 2).clamp(min=0)
@@ -108,10 +83,12 @@ class GroundingEvaluator:
     @torch.no_grad()
     def _attention(self, model: X2VLM, batch: GroundingBatch) -> np.ndarray:
         """[B, L, g, g] attention of every token over the patches: the last fusion layer, mean over its heads."""
-        mask = batch["text_mask"].to(self.device)
-        vision = model.context(model.encode_images(batch["image"].to(self.device)))
-        text = model.encode_text(batch["text_ids"].to(self.device), mask)
-        maps = model.fusion.attention_maps(text, mask, vision, torch.arange(len(text), device=self.device), layer=-1).mean(dim=1)[:, :, 1:]
+        mask = batch["text_mask"].to(self.inputs.device)
+        vision = model.context(model.encode_images(batch["image"].to(self.inputs.device)))
+        text = model.encode_text(batch["text_ids"].to(self.inputs.device), mask)
+        maps = model.fusion.attention_maps(text, mask, vision, torch.arange(len(text), device=self.inputs.device), layer=-1).mean(dim=1)[
+            :, :, 1:
+        ]
         side = round(maps.shape[-1] ** 0.5)
         return maps.unflatten(-1, (side, side)).float().cpu().numpy()
 

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
 
 from common.distributed import gather_objects
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import encode_texts
 from engine.config.schema import RetrievalEvaluation
-from engine.evaluators.base import share_of
+from engine.evaluators.base import Inputs, share_of
 from evaluation.report import RankedImage, ReportPanels, RetrievalPanel
 from evaluation.retrieval import chance_recall, recall_metrics
 from models.families.x2vlm import X2VLM
@@ -26,29 +25,19 @@ SHOWN = 5
 class RetrievalEvaluator:
     """Ranks texts for images and images for texts: by features, then the best again by the matching head."""
 
-    def __init__(
-        self, gallery: RetrievalGallery, tokenizer: PreTrainedTokenizerBase, max_tokens: int, settings: RetrievalEvaluation, device: torch.device
-    ) -> None:
-        self.gallery = gallery
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+    def __init__(self, file: str, image_root: str, inputs: Inputs, settings: RetrievalEvaluation) -> None:
+        """Open the gallery of a JSON file: [{image, caption: [text, ...]}], image paths relative to `image_root`."""
+        self.gallery = RetrievalGallery(Path(file), Path(image_root), inputs.image_size)
+        self.inputs = inputs
         self.settings = settings
-        self.device = device
         self.scores: Tensor | None = None
-
-    @classmethod
-    def from_file(
-        cls, file: str, image_root: str, image_size: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, settings: RetrievalEvaluation, device: torch.device
-    ) -> "RetrievalEvaluator":
-        """Open the gallery of a JSON file: [{image, caption: [text, ...]}]."""
-        return cls(RetrievalGallery(Path(file), Path(image_root), image_size), tokenizer, max_tokens, settings, device)
 
     def __call__(self, model: X2VLM) -> dict[str, float]:
         """TR and IR recall after re-ranking, and `itc_*` by features alone, in percent."""
-        encoded = encode_gallery(model, self._images(), self._texts(), self.device)
+        encoded = encode_gallery(model, self._images(), self._texts(), self.inputs.device)
         by_feature = encoded.similarity()  # [I, T]
-        image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.device)
-        text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.device)
+        image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.inputs.device)
+        text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.inputs.device)
         for_images, for_texts = (torch.cat(gather_objects(rows)) for rows in (image_rows, text_rows))
         self.scores = for_texts
         owner = self.gallery.text_image
@@ -66,8 +55,9 @@ class RetrievalEvaluator:
         if self.scores is None:
             self(model)
         assert self.scores is not None
-        count = min(samples, len(self.gallery.texts))
-        return ReportPanels(retrieval=[self._panel(self.scores, text) for text in np.linspace(0, len(self.gallery.texts) - 1, count, dtype=int)])
+        texts = len(self.gallery.texts)
+        chosen = np.linspace(0, texts - 1, min(samples, texts), dtype=int)
+        return ReportPanels(retrieval=[self._panel(self.scores, text) for text in chosen])
 
     def _panel(self, scores: Tensor, text: int) -> RetrievalPanel:
         best = scores[text].topk(min(SHOWN, scores.shape[1]))
@@ -76,7 +66,7 @@ class RetrievalEvaluator:
                 self.gallery.images[image].permute(1, 2, 0).numpy(),
                 score,
                 self.gallery.text_image[text] == image,
-                self.gallery.texts[self.gallery.image_texts[image][0]],
+                self.gallery.texts[self.gallery.image_texts[image][0]],  # every image of a gallery has a caption
             )
             for image, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
@@ -87,6 +77,6 @@ class RetrievalEvaluator:
 
     def _texts(self) -> Iterator[tuple[Tensor, Tensor]]:
         texts, size = self.gallery.texts, self.settings.text_batch_size
-        return (encode_texts(self.tokenizer, texts[start : start + size], self.max_tokens) for start in range(0, len(texts), size))
-
-
+        return (
+            encode_texts(self.inputs.tokenizer, texts[start : start + size], self.inputs.max_tokens) for start in range(0, len(texts), size)
+        )

@@ -34,8 +34,8 @@ def test_a_kill_at_any_instant_of_saving_leaves_a_good_checkpoint(tmp_path: Path
     class Killed(BaseException):
         pass
 
-    def counted(call):  # noqa: ANN001, ANN202
-        def wrapper(*arguments, **named):  # noqa: ANN002, ANN003, ANN202
+    def counted(call):
+        def wrapper(*arguments, **named):
             nonlocal count
             if count == instant:
                 raise Killed

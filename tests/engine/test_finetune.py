@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from small_run import curve, pretrain_settings, run, task_settings, write_config
 
 

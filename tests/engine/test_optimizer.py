@@ -73,10 +73,13 @@ def test_saved_state_continues_the_same_trajectory(implementation: str) -> None:
         optimizer.zero_grad()
 
     whole, optimizer = build()
-    for number in range(4):
+    for number in (0, 1):
         step(whole, optimizer, number)
-        if number == 1:
-            weights, state = {k: v.clone() for k, v in whole.state_dict().items()}, {k: v.clone() for k, v in optimizer_tensors(optimizer).items()}
+    weights, state = (
+        {key: value.clone() for key, value in tensors.items()} for tensors in (whole.state_dict(), optimizer_tensors(optimizer))
+    )
+    for number in (2, 3):
+        step(whole, optimizer, number)
     resumed, again = build()
     resumed.load_state_dict(weights)
     load_optimizer_tensors(again, state)
@@ -89,5 +92,5 @@ def test_the_state_of_another_model_is_refused() -> None:
     settings = OptimizerSettings(lr=0.1)
     layer = nn.Linear(3, 2)
     optimizer = build_optimizer(parameter_groups(layer.named_parameters(), settings, frozenset()), settings)
-    with pytest.raises(UserError, match="other.weight"):
-        load_optimizer_tensors(optimizer, {"other.weight|step": torch.tensor(1.0), "weight|step": torch.tensor(1.0), "bias|step": torch.tensor(1.0)})
+    with pytest.raises(UserError, match=r"other\.weight"):
+        load_optimizer_tensors(optimizer, {f"{name}|step": torch.tensor(1.0) for name in ("other.weight", "weight", "bias")})

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+
 from small_run import curve, pretrain_settings, run, write_config
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from small_run import ROOT, command, curve, pretrain_settings, run, write_config
 
 STEPS = 9

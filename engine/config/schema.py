@@ -1,0 +1,300 @@
+"""What may stand in a run's config: one class a task, all strict."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from common.settings import Settings
+from dataset.config import GroundingData, ImageTextStream, Positive, RegionTextStream, RetrievalData, StreamConfig, TokenizerConfig
+from engine.config.errors import raise_problems
+from models.config import ModelConfig
+
+TaskName = Literal["pretrain", "retrieval", "grounding"]
+Rate = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Whole = Annotated[int, Field(ge=0)]
+Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
+
+
+class InitializeSettings(Settings):
+    """Weights to start from. A run that goes on after an interruption takes its own checkpoint instead."""
+
+    checkpoint: str | None = None
+    """A weights file, a checkpoint folder, or the folder of a finished run."""
+    allow_missing: list[str] = []
+    """Patterns (with *) of model tensors that the checkpoint may lack; they start as initialised."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW."""
+
+    lr: Rate
+    """Highest learning rate."""
+    weight_decay: Weight = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    eps: Rate = 1e-8
+    vision_lr: Rate | None = None
+    """Rate of the vision encoder; needs text_lr."""
+    text_lr: Rate | None = None
+    """Rate of the text encoder."""
+    cross_lr: Rate | None = None
+    """Rate of the fusion encoder; null: text_lr."""
+    lr_mult: Rate = 1.0
+    """Factor on the rate of parameters that start from nothing."""
+    clip_norm: Rate | None = 1.0
+    """Longest gradient, over all parameters; null: no clipping."""
+    implementation: Literal["fused", "foreach", "single", "apex"] = "fused"
+    """How the update is computed. apex needs NVIDIA apex."""
+
+    @model_validator(mode="after")
+    def _rates_come_together(self) -> "OptimizerSettings":
+        problems = []
+        if self.vision_lr is not None and self.text_lr is None:
+            problems.append(("vision_lr", "optimizer.vision_lr needs optimizer.text_lr beside it."))
+        if self.cross_lr is not None and self.text_lr is None:
+            problems.append(("cross_lr", "optimizer.cross_lr needs optimizer.text_lr beside it."))
+        raise_problems(problems)
+        return self
+
+
+class ScheduleSettings(Settings):
+    """Learning rate over the run."""
+
+    kind: Literal["linear"] = "linear"
+    """Linear warm-up from 0, then linear decay."""
+    steps: Positive | None = None
+    """Optimizer steps of the run; either this or epochs."""
+    epochs: Positive | None = None
+    """Passes over the first stream's (the training set's) records; either this or steps."""
+    warmup_steps: int | float = 0.1
+    """A whole number of steps, or a share of the run in [0, 1)."""
+    min_lr: Weight = 0.0
+    """The rate that `optimizer.lr` decays to."""
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _whole_or_share(cls, value: int | float) -> int | float:
+        if value < 0 or (value >= 1 and value != int(value)):
+            raise ValueError(f"{value} is neither a whole number of steps nor a share in [0, 1)")
+        return int(value) if value >= 1 else value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "ScheduleSettings":
+        problems = []
+        if (self.steps is None) == (self.epochs is None):
+            both = "set both; keep one." if self.steps is not None else "both unset; set one."
+            problems.append(("steps", f"schedule.steps and schedule.epochs are {both}"))
+        elif self.steps is not None and self.warmup_steps >= self.steps:
+            text = f"schedule.warmup_steps is {self.warmup_steps} and must be below schedule.steps, {self.steps}."
+            problems.append(("warmup_steps", text))
+        raise_problems(problems)
+        return self
+
+    def total_steps(self, records: int, images_per_step: int) -> int:
+        """Optimizer steps of the run; an epoch is one pass over `records`."""
+        return self.steps if self.steps is not None else max(round((self.epochs or 0) * records / images_per_step), 1)
+
+    def warmup(self, total: int) -> int:
+        """Warm-up steps of a run of `total` steps."""
+        return self.warmup_steps if isinstance(self.warmup_steps, int) else round(self.warmup_steps * total)
+
+
+class EngineSettings(Settings):
+    """The training loop."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; weights and optimizer stay in float32."""
+    accumulation: Positive = 1
+    """Micro-batches of one optimizer step."""
+    workers: Whole = 2
+    """Data loading processes of each rank; 0 loads in the training process."""
+    log_every: Positive = 20
+    """Steps between two lines of metrics."""
+    checkpoint_every: Positive = 200
+    """Steps between two checkpoints."""
+    keep_checkpoints: Positive = 2
+    evaluate_every: Positive | None = None
+    """Steps between two evaluations on validation; null: after every epoch where the schedule counts epochs, else once, at the end."""
+    max_bad_share: Share = 0.01
+    """The run stops when more than this share of the records it read could not be used."""
+    threads: Positive | None = None
+    """CPU threads of each rank; null: PyTorch's choice."""
+
+
+class WandbSettings(Settings):
+    """Weights & Biases; needs the package wandb."""
+
+    project: str
+    name: str | None = None
+
+
+class LoggerSettings(Settings):
+    """Copies of the metrics beside metrics.jsonl."""
+
+    tensorboard: bool = True
+    wandb: WandbSettings | None = None
+
+
+class ReportSettings(Settings):
+    """report.html."""
+
+    samples: Whole = 8
+    """Images shown in each of its panels."""
+
+
+class RetrievalEvaluation(Settings):
+    """Two-stage ranking: by features, then the best again by the matching head."""
+
+    batch_size: Positive = 64
+    """Images encoded at once."""
+    text_batch_size: Positive = 256
+    """Texts encoded at once."""
+    top_k: Positive = 16
+    """Candidates that are ranked again."""
+
+
+class GroundingEvaluation(Settings):
+    """Boxes of referring expressions."""
+
+    batch_size: Positive = 64
+
+
+class RetrievalProbe(RetrievalEvaluation):
+    """Held-out retrieval without fine-tuning."""
+
+    file: str
+    """JSON file: [{image, caption: [text, ...]}]."""
+    image_root: str
+    """The folder that image paths are relative to."""
+
+
+class GroundingProbe(GroundingEvaluation):
+    """Held-out grounding without fine-tuning; needs a stream with the box objective."""
+
+    file: str
+    """JSON file: [{image, text, ref_id, bbox: [x, y, w, h], width, height}]."""
+    image_root: str
+    """The folder that image paths are relative to."""
+
+
+class PretrainEvaluation(Settings):
+    """What pre-training is measured by on held-out data."""
+
+    retrieval: RetrievalProbe | None = None
+    grounding: GroundingProbe | None = None
+
+
+class RetrievalWeights(Settings):
+    """Weights of the fine-tuning losses."""
+
+    itc: Weight = 1.0
+    itm: Weight = 1.0
+
+
+class GroundingWeights(Settings):
+    """Weights of the fine-tuning losses."""
+
+    box_l1: Weight = 1.0
+    box_giou: Weight = 1.0
+
+
+class RunConfig(Settings):
+    """What every task has."""
+
+    task: TaskName
+    seed: Whole = 1
+    """All random draws follow from it."""
+    model: ModelConfig = ModelConfig()
+    gradient_mode: Literal["exact", "paper"] = "exact"
+    """exact: losses and gradients do not depend on the number of ranks. paper: the scaling of the published code."""
+    tokenizer: TokenizerConfig
+    initialize: InitializeSettings = InitializeSettings()
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    engine: EngineSettings = EngineSettings()
+    loggers: LoggerSettings = LoggerSettings()
+    report: ReportSettings = ReportSettings()
+
+    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+        """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
+        raise NotImplementedError
+
+    def objective_names(self) -> set[str]:
+        """Objectives with a positive weight: itc, itm, mlm, box."""
+        raise NotImplementedError
+
+
+class PretrainConfig(RunConfig):
+    """Pre-training on several streams at once."""
+
+    task: Literal["pretrain"] = "pretrain"  # pyright: ignore[reportIncompatibleVariableOverride]
+    streams: dict[str, Stream]
+    """Name -> stream. A stream set to null is left out, so that --set streams.regions=null drops an included one."""
+    evaluation: PretrainEvaluation = PretrainEvaluation()
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _without_null_streams(cls, streams: Any) -> Any:
+        return {name: stream for name, stream in streams.items() if stream is not None} if isinstance(streams, dict) else streams
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "PretrainConfig":
+        problems = []
+        if not self.streams:
+            problems.append(("streams", "streams is empty; pre-training needs at least one stream."))
+        elif not self.objective_names():
+            problems.append(("streams", "streams: all objectives have weight 0, so nothing is learned."))
+        odd = [name for name in self.streams if not name.isidentifier()]
+        problems.extend((f"streams.{name}", f'streams: "{name}" is not a name; use letters, digits and _.') for name in odd)
+        if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
+            text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
+            problems.append(("evaluation.grounding", text))
+        raise_problems(problems)
+        return self
+
+    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+        """The streams."""
+        return dict(self.streams)
+
+    def objective_names(self) -> set[str]:
+        """Objectives with a positive weight in any stream."""
+        return {name for stream in self.streams.values() if stream.weight > 0 for name, weight in stream.objectives.items() if weight > 0}
+
+
+class RetrievalConfig(RunConfig):
+    """Fine-tuning and evaluation of image-text retrieval."""
+
+    task: Literal["retrieval"] = "retrieval"  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: RetrievalData
+    loss_weights: RetrievalWeights = RetrievalWeights()
+    evaluation: RetrievalEvaluation = RetrievalEvaluation()
+
+    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+        """The training pairs."""
+        return {"train": self.data}
+
+    def objective_names(self) -> set[str]:
+        """Ranking uses both heads, whatever their weights."""
+        return {"itc", "itm"}
+
+
+class GroundingConfig(RunConfig):
+    """Fine-tuning and evaluation of visual grounding by box regression."""
+
+    task: Literal["grounding"] = "grounding"  # pyright: ignore[reportIncompatibleVariableOverride]
+    data: GroundingData
+    loss_weights: GroundingWeights = GroundingWeights()
+    evaluation: GroundingEvaluation = GroundingEvaluation()
+
+    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+        """The referring expressions."""
+        return {"train": self.data}
+
+    def objective_names(self) -> set[str]:
+        """Box regression only."""
+        return {"box"}
+
+
+SCHEMAS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig, "grounding": GroundingConfig}
+"""The config class of each task."""

@@ -1,0 +1,193 @@
+"""Check everything that a config points at, without training: files, shards, tokenizer, checkpoint, batch arithmetic."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import BadRecord, UserError
+from dataset.batches import BatchPlan
+from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData
+from dataset.streams.base import Stream, TextSide
+from dataset.streams.build import build_stream
+from dataset.tasks.grounding import GroundingSet, GroundingTrain
+from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
+from dataset.tokenizers import load_tokenizer
+from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.weights import check_weights, find_weights
+from models.families.x2vlm import X2VLM, Head
+from models.initial_weights import read_state_dict
+
+SAMPLES = 8
+"""Records of each source that are read, spread over it."""
+
+Check = Callable[[], Iterator[str]]
+
+
+def validate_run(config: RunConfig, world: int = 1) -> list[str]:
+    """Check a config against the files it names.
+
+    Args:
+        config: of any task.
+        world: processes that the run would have.
+
+    Returns:
+        Lines that sum up the run.
+
+    Raises:
+        UserError: one line for every problem found.
+    """
+    lines: list[str] = []
+    problems: list[str] = []
+
+    def run(check: Check) -> None:
+        try:
+            lines.extend(check())
+        except (UserError, BadRecord) as error:
+            problems.append(str(error))
+
+    model: list[X2VLM] = []
+    run(lambda: _model(config, model))
+    if model:
+        run(lambda: _weights(config, model[0]))
+    tokenizers: list[PreTrainedTokenizerBase] = []
+    run(lambda: _tokenizer(config, tokenizers))
+    if tokenizers:
+        for number, name in enumerate(config.batches()):
+            run(lambda name=name, first=number == 0: _stream(config, name, first, tokenizers[0], world))
+    else:
+        problems.append("The training data was not checked, because that needs the tokenizer.")
+    for name, open_set in _held_out(config).items():
+        run(lambda name=name, open_set=open_set: _evaluation(name, open_set))
+    if problems:
+        raise UserError("\n".join(problems))
+    return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
+
+
+def _model(config: RunConfig, built: list[X2VLM]) -> Iterator[str]:
+    wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
+    heads: list[Head] = [head for head in ("itc", "itm", "mlm", "box") if head in wanted]
+    with torch.device("meta"):  # shapes alone, no memory
+        built.append(X2VLM(config.model, heads))
+    vision = config.model.vision
+    parameters = sum(parameter.numel() for parameter in built[0].parameters())
+    side = vision.image_size // vision.patch_size
+    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {side} x {side} patches; heads {', '.join(heads)}"
+
+
+def _weights(config: RunConfig, model: X2VLM) -> Iterator[str]:
+    checkpoint = config.initialize.checkpoint
+    if checkpoint is None:
+        places = [place for place in (config.model.vision.weights, config.model.text.weights) if place]
+        yield f"weights: {' and '.join(places)} for the encoders, the rest from nothing" if places else "weights: from nothing"
+        return
+    if not Path(checkpoint).exists():
+        raise UserError(f"initialize.checkpoint: {checkpoint} does not exist.")
+    file = find_weights(Path(checkpoint))
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    both, missing, ignored = check_weights(file, own, _shapes(file), list(config.initialize.allow_missing))
+    yield f"weights: {file} gives {len(both)} tensors; {len(missing)} start from nothing; {len(ignored)} of the file are not used"
+
+
+def _shapes(file: Path) -> dict[str, torch.Size]:
+    """Shapes of a weights file's tensors; of a safetensors file only the header is read."""
+    if file.suffix != ".safetensors":
+        return {name: tensor.shape for name, tensor in read_state_dict(file).items()}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    except Exception as error:  # safetensors raises its own class, which older releases do not export
+        raise UserError(f"{file}: not a readable safetensors file ({error}).") from error
+
+
+def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iterator[str]:
+    tokenizer = load_tokenizer(config.tokenizer.path)
+    loaded.append(tokenizer)
+    text, longest = config.model.text, config.tokenizer.max_tokens
+    if len(tokenizer) > text.vocab_size:
+        has = f"the tokenizer in {config.tokenizer.path} has {len(tokenizer)} entries"
+        raise UserError(f"model.text.vocab_size is {text.vocab_size}, but {has}.")
+    if longest > text.max_positions:
+        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has model.text.max_positions: {text.max_positions}.")
+    yield f"tokenizer: {len(tokenizer):,} entries in {config.tokenizer.path}, texts of at most {longest} tokens"
+
+
+def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedTokenizerBase, world: int) -> Iterator[str]:
+    key = f"streams.{name}" if isinstance(config, PretrainConfig) else "data"
+    settings = config.batches()[name]
+    images = settings.max_images if isinstance(settings, RegionTextStream) else None
+    plan = BatchPlan(settings.batch_size, settings.groups, world, config.engine.accumulation, images, key)
+    stream = _open_stream(config, name, tokenizer)
+    if len(stream) == 0:
+        raise UserError(f"{key}: holds no records.")
+    bad = _try_samples(stream, config.seed)
+    if len(bad) == min(SAMPLES, len(stream)):
+        raise UserError(f"{key}: none of {len(bad)} records tried can be used; for example {bad[0]}")
+    steps = len(stream) / plan.image_count
+    rows = f"{plan.batch_size} texts" + (f" of {plan.image_count} images" if plan.image_count != plan.batch_size else "")
+    groups = f"{plan.group_count} group{'s' if plan.group_count > 1 else ''}"
+    yield f"{key}: {len(stream):,} records; a step takes {rows} in {groups}; an epoch is {steps:,.1f} steps"
+    if bad:
+        yield f"{key}: {len(bad)} of {min(SAMPLES, len(stream))} records tried cannot be used; for example {bad[0]}"
+    if first:
+        total = config.schedule.total_steps(len(stream), plan.image_count)
+        warmup = config.schedule.warmup(total)
+        if warmup >= total:
+            raise UserError(f"schedule.warmup_steps is {warmup}, but the run has only {total} steps.")
+        yield f"schedule: {total:,} steps ({total / steps:,.1f} epochs of {key}), the first {warmup:,} to warm up"
+
+
+def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
+    settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
+    if isinstance(settings, (ImageTextStream, RegionTextStream)):
+        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.patch_size)
+    text = TextSide(tokenizer, length, masking=None)
+    if isinstance(settings, RetrievalData):
+        return RetrievalTrain(settings, text, vision.image_size, name)
+    assert isinstance(settings, GroundingData), "the other kind of training data"
+    return GroundingTrain(settings, text, vision.image_size, name)
+
+
+def _try_samples(stream: Stream, seed: int) -> list[str]:
+    """Read some samples, first to last; what is wrong with the bad ones."""
+    bad = []
+    for index in sorted(set(np.linspace(0, len(stream) - 1, SAMPLES, dtype=int).tolist())):
+        try:
+            stream.sample(index, np.random.default_rng((seed, index)))
+        except BadRecord as error:
+            bad.append(str(error))
+    return bad
+
+
+def _held_out(config: RunConfig) -> dict[str, Callable[[], RetrievalGallery | GroundingSet]]:
+    """The evaluation sets, by key, each with what opens it."""
+    size = config.model.vision.image_size
+    retrieval: dict[str, tuple[str, str]] = {}
+    grounding: dict[str, tuple[str, str]] = {}
+    if isinstance(config, PretrainConfig):
+        if (probe := config.evaluation.retrieval) is not None:
+            retrieval["evaluation.retrieval"] = (probe.file, probe.image_root)
+        if (boxes := config.evaluation.grounding) is not None:
+            grounding["evaluation.grounding"] = (boxes.file, boxes.image_root)
+    elif isinstance(config, (RetrievalConfig, GroundingConfig)):
+        files = {"data.validation": config.data.validation, "data.test": config.data.test}
+        found = {key: (file, config.data.image_root) for key, file in files.items()}
+        (retrieval if isinstance(config, RetrievalConfig) else grounding).update(found)
+    return {
+        **{key: lambda file=file, root=root: RetrievalGallery(Path(file), Path(root), size) for key, (file, root) in retrieval.items()},
+        **{key: lambda file=file, root=root: GroundingSet(Path(file), Path(root), size) for key, (file, root) in grounding.items()},
+    }
+
+
+def _evaluation(key: str, open_set: Callable[[], RetrievalGallery | GroundingSet]) -> Iterator[str]:
+    """Open a set and read its first and last item: files that moved are usually all gone."""
+    held_out = open_set()
+    items = held_out if isinstance(held_out, GroundingSet) else held_out.images
+    count = len(items)  # pyright: ignore[reportArgumentType]
+    for index in {0, count - 1}:
+        items[index]
+    texts = "" if isinstance(held_out, GroundingSet) else f" and {len(held_out.texts):,} texts"
+    yield f"{key}: {count:,} {'expressions' if isinstance(held_out, GroundingSet) else 'images'}{texts}"
