@@ -6,7 +6,7 @@ from dataset.streams.base import TextSide
 from dataset.tasks.grounding import GroundingTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig
-from engine.evaluators import GroundingEvaluator
+from engine.evaluators import GroundingEvaluator, Inputs
 from engine.finish import finish
 from engine.launch import launch
 from engine.trainer import Engine
@@ -16,16 +16,15 @@ from models.tasks.grounding import Grounding
 def main(config: GroundingConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
-    data, length, size = config.data, config.tokenizer.max_tokens, config.model.vision.image_size
-    tokenizer = load_tokenizer(config.tokenizer.path)
+    data = config.data
+    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, engine.device)
     mean_box_from = data.train if isinstance(data.train, str) else data.train[0]
     validation, test = (
-        GroundingEvaluator.from_file(file, data.image_root, size, tokenizer, length, config.evaluation, engine.device, mean_box_from)
-        for file in (data.validation, data.test)
+        GroundingEvaluator(file, data.image_root, inputs, config.evaluation, mean_box_from) for file in (data.validation, data.test)
     )
     task = Grounding(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
-    train = GroundingTrain(data, TextSide(tokenizer, length, masking=None), size, "train")
+    train = GroundingTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="accuracy")
     finish(engine, task, test, config)
 

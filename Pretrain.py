@@ -5,7 +5,7 @@ from pathlib import Path
 from dataset.streams.build import build_stream
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Probes, RetrievalEvaluator
+from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.trainer import Engine
@@ -15,24 +15,25 @@ from models.tasks.pretrain import Pretraining, StreamObjectives
 def main(config: PretrainConfig, output_dir: Path) -> None:
     """Train all streams together, then measure without fine-tuning where the config names held-out data."""
     engine = Engine(config, output_dir)
-    tokenizer, length, vision = load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision
+    vision = config.model.vision
+    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, vision.image_size, engine.device)
     objectives = {
         name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
         for name, stream in config.streams.items()
     }
     streams = {
-        name: build_stream(name, stream, tokenizer, length, vision.image_size, vision.patch_size) for name, stream in config.streams.items()
+        name: build_stream(name, stream, inputs.tokenizer, inputs.max_tokens, vision.image_size, vision.patch_size)
+        for name, stream in config.streams.items()
     }
     probes: dict[str, Evaluator] = {}
     retrieval, grounding = config.evaluation.retrieval, config.evaluation.grounding
     if retrieval is not None:
-        probes["retrieval"] = RetrievalEvaluator.from_file(
-            retrieval.file, retrieval.image_root, vision.image_size, tokenizer, length, retrieval, engine.device
-        )
+        probes["retrieval"] = RetrievalEvaluator(retrieval.file, retrieval.image_root, inputs, retrieval)
     if grounding is not None:
-        probes["grounding"] = GroundingEvaluator.from_file(
-            grounding.file, grounding.image_root, vision.image_size, tokenizer, length, grounding, engine.device
-        )
+        probes["grounding"] = GroundingEvaluator(grounding.file, grounding.image_root, inputs, grounding)
+    else:
+        boxed = [name for name, stream in objectives.items() if "box" in stream.objectives]
+        probes |= {name: RegionPictures(streams[name], inputs, config.seed) for name in boxed}
     task = Pretraining(config.model, objectives, config.gradient_mode)
     engine.initialize(task.model)
     evaluator = Probes(probes) if probes else None

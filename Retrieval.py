@@ -6,7 +6,7 @@ from dataset.streams.base import TextSide
 from dataset.tasks.retrieval import RetrievalTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import RetrievalConfig
-from engine.evaluators import RetrievalEvaluator
+from engine.evaluators import Inputs, RetrievalEvaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.trainer import Engine
@@ -16,15 +16,12 @@ from models.tasks.retrieval import Retrieval
 def main(config: RetrievalConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
-    data, length, size = config.data, config.tokenizer.max_tokens, config.model.vision.image_size
-    tokenizer = load_tokenizer(config.tokenizer.path)
-    validation, test = (
-        RetrievalEvaluator.from_file(file, data.image_root, size, tokenizer, length, config.evaluation, engine.device)
-        for file in (data.validation, data.test)
-    )
+    data = config.data
+    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, engine.device)
+    validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
     task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
-    train = RetrievalTrain(data, TextSide(tokenizer, length, masking=None), size, "train")
+    train = RetrievalTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="r_mean")
     finish(engine, task, test, config)
 

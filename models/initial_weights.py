@@ -58,7 +58,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors and is refused, because loading it could run code: {error}".split("\n", 1)[0]) from error
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{path} holds more than tensors and is refused, because loading it could run code: {reason}") from error
     for key in ("model", "module"):
         if isinstance(state, dict) and key in state:
             state = state[key]
@@ -89,7 +90,8 @@ def _text_weights(model: X2VLM, source: str) -> dict[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = BertForMaskedLM.from_pretrained(source).state_dict()
     except (OSError, ValueError) as error:
-        raise UserError(f"model.text.weights: {source} is neither a local folder nor a model that transformers can load ({error}).") from error
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"model.text.weights: {source} is neither a local folder nor a model transformers can load ({reason}).") from error
     text_layers, copies = model.config.text.layers, model.config.fusion.copy_text_layers or []
     named: dict[str, Tensor] = {}
     for key, value in state.items():

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from small_run import write_data
 
 from common.compat import ensure_torchvision
+from small_run import write_data
 
 ensure_torchvision()  # before a test module imports transformers
 

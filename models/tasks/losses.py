@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
-from models.families.x2vlm import FusionPass, X2VLM
+from models.families.x2vlm import X2VLM, FusionPass
 from models.fusion import RegionViews, VisionContext
 from models.objectives.box import box_losses
 from models.objectives.contrastive import itc_loss

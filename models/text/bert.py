@@ -22,7 +22,7 @@ def bert_config(config: TextConfig) -> BertConfig:
         max_position_embeddings=config.max_positions,
         type_vocab_size=config.type_vocab_size,
         layer_norm_eps=config.layer_norm_eps,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (a documented argument that the class takes by name only)
     )
 
 

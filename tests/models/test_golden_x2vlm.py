@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from golden import Case, load_case
 from torch import Tensor
 
-from models.families.x2vlm import FusionPass, X2VLM
+from golden import Case, load_case
+from models.families.x2vlm import X2VLM, FusionPass
 from models.tasks import losses
 from models.tasks.losses import stream_losses
 
@@ -109,4 +109,6 @@ def test_text_alone_passes_the_fusion_layers_without_vision(dtype: str) -> None:
     logits = model.masked_lm_logits(fused, inputs["masked_pos"])
     keep = (inputs["masked_ids"] != -100)[:, :, None]
     absolute, relative = (5e-5, 1e-5) if dtype == "float32" else (1e-9, 1e-9)
-    torch.testing.assert_close(logits * keep, case.outputs[dtype]["text"]["mlm_logits"].to(torch_dtype) * keep, atol=absolute, rtol=relative)
+    torch.testing.assert_close(
+        logits * keep, case.outputs[dtype]["text"]["mlm_logits"].to(torch_dtype) * keep, atol=absolute, rtol=relative
+    )

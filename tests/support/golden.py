@@ -1,4 +1,7 @@
-"""Recorded tensors of the official X2-VLM code, and its key names in ours. Beside the project, not in it: tests skip where they are absent."""
+"""Recorded tensors of the official X2-VLM code, and its key names in ours.
+
+The tensors are beside the project, not in it: tests skip where they are absent.
+"""
 
 import json
 import re

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.config import FusionConfig, ModelConfig, TextConfig, VisionConfig
-from models.families.x2vlm import FusionPass, X2VLM
+from models.families.x2vlm import X2VLM, FusionPass
 from models.tasks.retrieval import NOT_CANDIDATE, Gallery, encode_gallery, rerank_images, rerank_texts
 
 CPU = torch.device("cpu")
@@ -58,7 +58,8 @@ def test_shares_of_the_queries_together_are_the_whole(model: X2VLM, gallery: Gal
     parts = [rerank_images(model, gallery, part, 2, CPU) for part in (range(5), range(5, 12))]
     torch.testing.assert_close(torch.cat(parts), whole)
     torch.testing.assert_close(
-        torch.cat([rerank_texts(model, gallery, part, 3, CPU) for part in (range(2), range(2, 5))]), rerank_texts(model, gallery, range(5), 3, CPU)
+        torch.cat([rerank_texts(model, gallery, part, 3, CPU) for part in (range(2), range(2, 5))]),
+        rerank_texts(model, gallery, range(5), 3, CPU),
     )
 
 
