@@ -7,7 +7,7 @@ import numpy as np
 
 _TO_SPACE = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))
 _SPACES = re.compile(r"\s{2,}")
-_SIDES = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
+_SIDES = re.compile(r"\b(?:left|right)(?:most)?\b", re.IGNORECASE)
 
 
 class EmptyCaption(ValueError):
@@ -69,7 +69,7 @@ def pick_caption(captions: Captions, rng: np.random.Generator, attributes: Capti
 
 
 def names_a_side(texts: list[str]) -> bool:
-    """True if a text has the word left or right, so that mirroring its image would make it wrong."""
+    """True if a text has the word left, right, leftmost or rightmost, so that mirroring its image would make it wrong."""
     return any(_SIDES.search(text) for text in texts)
 
 

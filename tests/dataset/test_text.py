@@ -63,4 +63,5 @@ def test_an_attribute_precedes_the_caption_in_its_language():
 def test_sides_are_whole_words():
     assert names_a_side(["a dog", "LEFT of it"])
     assert names_a_side(["the right-hand one"])
+    assert names_a_side(["the rightmost shape"])
     assert not names_a_side(["a bright, upright lamp", "leftover"])
