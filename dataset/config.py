@@ -117,6 +117,9 @@ class RegionTextStream(StreamConfig):
     """Most rows that one image brings, its own caption included."""
     min_visible: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     """A box is kept if more than this share of it lies in the crop."""
+    equal_texts_match: bool = True
+    """Rows with the same text are positives of one another and never negatives: "red car" is not wrong for another red car. false: as in
+    the published code, where they are pushed apart."""
     image_caption: bool = False
     """Also use the caption of the whole image, where a record has one, as a row of its own."""
 

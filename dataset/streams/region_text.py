@@ -5,6 +5,7 @@ A batch holds a fixed number of images and a fixed number of rows; every group c
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class RegionTexts:
         if not (self.config.image_caption and _has_words(captions)):
             return []
         text = _clean(pick_caption(captions, rng), self.text.max_tokens)
-        return [] if text is None else [TextRow(text, index * ROWS_PER_RECORD)]
+        return [] if text is None else [TextRow(text, self._sample_id(text, index * ROWS_PER_RECORD))]
 
     def _region_rows(
         self, elements: list[tuple[int, Box, dict[str, Any]]], placement: Placement, index: int, rng: np.random.Generator
@@ -90,10 +91,16 @@ class RegionTexts:
                 continue
             text = _clean(pick_caption(element.get(self.config.caption_key), rng, element.get("attributes")), self.text.max_tokens)
             if text is not None:
-                rows.append(TextRow(text, index * ROWS_PER_RECORD + 1 + number, placed))
+                rows.append(TextRow(text, self._sample_id(text, index * ROWS_PER_RECORD + 1 + number), placed))
             if len(rows) == self.config.max_regions:
                 break
         return rows
+
+    def _sample_id(self, text: str, number: int) -> int:
+        """The row's own number, or one that all rows with the same text share."""
+        if not self.config.equal_texts_match:
+            return number
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1  # fits int64
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         """Adds to the text tensors: image uint8 [B, 3, S, S], image_index int64 [R], patch_mask bool [R, N], target_box float32 [R, 4]

@@ -20,6 +20,8 @@ from models.vision.video import FrameMean
 
 Head = Literal["itc", "itm", "mlm", "box"]
 TEMPERATURE_RANGE = (0.001, 0.5)
+STANDARD_STD = 0.02
+"""What timm, transformers and our fusion encoder initialise matrices with."""
 
 
 class FusionPass(NamedTuple):
@@ -41,6 +43,8 @@ class X2VLM(nn.Module):
         self.frames = FrameMean(vision.frames, vision.width) if vision.frames else None
         self.text = Bert(text)
         self.fusion = Fusion(text, config.fusion.layers, vision.width)
+        if config.initializer_std != STANDARD_STD:
+            _rescale([self.vision, self.text, self.fusion], config.initializer_std / STANDARD_STD)
         if "itc" in wanted:
             self.vision_proj = nn.Linear(vision.width, config.projection_dim)
             self.text_proj = nn.Linear(text.width, config.projection_dim)
@@ -113,3 +117,12 @@ class X2VLM(nn.Module):
         """Boxes [M, 4] as relative centre x, centre y, width, height of fused states [M, L, H]."""
         logits = self.box_head(fused[:, 0])
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+
+
+@torch.no_grad()
+def _rescale(encoders: list[nn.Module], factor: float) -> None:
+    """Multiply freshly initialised matrices and embeddings; the patch embedding is a convolution and keeps its own scale."""
+    for encoder in encoders:
+        for module in encoder.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.mul_(factor)

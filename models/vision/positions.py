@@ -1,11 +1,16 @@
 """Fixed starting values for absolute positions."""
 
+import math
+
 import torch
 from torch import Tensor
 
 
 def sincos_positions(grid: int, width: int) -> Tensor:
-    """2D sine-cosine positions of a square grid in raster order (Attention Is All You Need, section 3.5, once for each axis).
+    """2D sine-cosine positions of a square grid in raster order, half of the channels for each axis.
+
+    The waves fit the grid: the shortest is two patches long, the longest about four grids. With the wavelengths that are usual for
+    sentences (up to 10,000) most channels would hardly change over a small grid.
 
     Args:
         grid: patches along one side.
@@ -15,7 +20,7 @@ def sincos_positions(grid: int, width: int) -> Tensor:
         [grid*grid, width] with values in [-1, 1]: sines and cosines of the row in the first half, of the column in the second.
     """
     quarter = width // 4
-    frequencies = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    frequencies = math.pi * (2.0 * grid) ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # [grid, width/4]
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, width/2]
     rows = axis[:, None].expand(grid, grid, -1)

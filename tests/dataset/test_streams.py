@@ -30,7 +30,8 @@ def images(text, records=None, **settings) -> ImageTexts:
 
 
 def regions(text, records=None, **settings) -> RegionTexts:
-    config = RegionTextStream.model_validate({"shards": "x", "batch_size": 8, "max_images": 4, "augmentation": PLAIN_BOXES} | settings)
+    defaults = {"shards": "x", "batch_size": 8, "max_images": 4, "augmentation": PLAIN_BOXES, "equal_texts_match": False}
+    config = RegionTextStream.model_validate(defaults | settings)
     return RegionTexts("regions", records or region_records(6), config, text, SIZE, PATCH)
 
 
@@ -176,6 +177,15 @@ def test_few_rows_are_repeated_with_their_ids_and_masks_of_their_own(text):
         assert (batch["text_ids"][same] == batch["text_ids"][same][0]).all()
         assert len(batch["masked_positions"][same].unique(dim=0)) > 1
         assert len(batch["negative_draws"][same].unique(dim=0)) == same.sum()
+
+
+def test_rows_with_the_same_text_share_an_id_unless_told_otherwise(text):
+    records = Records([Record(str(i), encoded(picture(i)), {"elems": [{"bb": [1, 1, 9, 9], "caption": c}]}) for i, c in enumerate("aba")])
+    for match, different in ((True, 2), (False, 3)):
+        stream = regions(text, records, batch_size=3, max_images=3, equal_texts_match=match)
+        ids = stream.collate([[stream.sample(i, rng(i)) for i in range(3)]], [rng()])["sample_ids"].tolist()
+        assert len(set(ids)) == different
+        assert (ids[0] == ids[2]) is match
 
 
 def test_many_rows_are_a_subset_without_repeats_drawn_anew_each_time(text):

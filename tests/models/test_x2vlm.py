@@ -49,5 +49,5 @@ def test_absolute_positions_start_as_clear_sines() -> None:
     vision = SMALL.vision.model_copy(update={"positions": "absolute", "frames": None})
     positions = X2VLM(SMALL.model_copy(update={"vision": vision}), HEADS).vision.backbone.pos_embed
     assert positions is not None
-    assert positions[0, 1:].abs().max().item() == pytest.approx(0.5, abs=1e-3)
+    assert positions[0, 1:].abs().max().item() == pytest.approx(2.0, abs=1e-3)
     assert torch.unique(positions[0, 1:].detach(), dim=0).shape[0] == 16

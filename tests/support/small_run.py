@@ -43,7 +43,7 @@ def pretrain_settings(data: Path, steps: int) -> dict[str, Any]:
             },
         },
         "optimizer": {"lr": 1e-3},
-        "schedule": {"steps": steps, "warmup_steps": 2},
+        "schedule": {"steps": steps, "warmup_steps": 0.25},
         "engine": {"workers": 0, "log_every": 1, "checkpoint_every": 3, "threads": 1},
         "loggers": {"tensorboard": False},
         "report": {"samples": 2},
