@@ -15,6 +15,7 @@ from dataset.shapeworld_scene import ATTRIBUTES, Scene, SceneObject, pick
 
 RELATIONS = ("left_of", "right_of", "above", "below")
 EXTREMES = ("leftmost", "rightmost", "highest", "lowest", "largest", "smallest")
+NAMED_SHARE = 0.7  # of expressions by attributes that say both colour and shape
 PLAIN_DISTANCE = 0.09  # between middles, as a share of the image side (4.3 of 48 pixels)
 PLAIN_LEAD = 0.07  # by which an extreme object leads the next
 PLAIN_RATIO = 1.25  # of box areas' square roots
@@ -104,12 +105,10 @@ def unique_descriptions(scene: Scene, target: int) -> list[int]:
 
 
 def refer_by_attributes(scene: Scene, target: int, rng: np.random.Generator) -> Reference | None:
-    """Attributes that single the target out of others sharing some of them; None where no object shares any."""
-    unique = unique_descriptions(scene, target)
-    telling = [said for said in unique if said.bit_count() > 1 and said & (SHAPE_BIT | COLOR_BIT)]
-    needed = [said for said in telling if any(_without(said, bit) not in unique for bit in _bits(said))]
-    sharp = [said for said in needed if all(_without(said, bit) not in unique for bit in _bits(said))]
-    choice = sharp if sharp and rng.random() < 0.5 else needed
+    """Attributes that single the target out, mostly its colour and shape among them, as people say it; None where none do."""
+    telling = [said for said in unique_descriptions(scene, target) if said.bit_count() > 1 and said & (SHAPE_BIT | COLOR_BIT)]
+    named = [said for said in telling if said & SHAPE_BIT and said & COLOR_BIT]
+    choice = named if named and rng.random() < NAMED_SHARE else telling
     return Reference(describe(scene.objects[target], pick(rng, choice))) if choice else None
 
 
@@ -150,14 +149,6 @@ def _ambiguous(scene: Scene, target: int) -> list[int]:
 def _common(a: SceneObject, b: SceneObject) -> int:
     """Bits of the attributes in which two objects agree."""
     return sum(1 << bit for bit, (x, y) in enumerate(zip(a.attributes(), b.attributes(), strict=True)) if x == y)
-
-
-def _bits(said: int) -> list[int]:
-    return [bit for bit in range(len(ATTRIBUTES)) if said >> bit & 1]
-
-
-def _without(said: int, bit: int) -> int:
-    return said & ~(1 << bit)
 
 
 def _holds(scene: Scene, relation: str, a: int, b: int, strict: bool) -> bool:

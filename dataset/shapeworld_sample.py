@@ -24,14 +24,14 @@ from dataset.shapeworld_scene import (
 )
 
 OBJECT_COUNTS = (3, 4, 4, 4, 4, 4, 4, 5)  # four in most scenes
-RADII = {"small": (0.122, 0.138), "large": (0.19, 0.215)}  # as shares of the side: about 12.5 and 19.5 pixels across at 48
-DISTRACTOR_SHARE = 0.5
+RADII = {"small": (0.13, 0.145), "large": (0.19, 0.215)}  # as shares of the side: about 13 and 19.5 pixels across at 48
+DISTRACTOR_SHARE = 0.3  # of objects after the first that resemble an earlier one on purpose
 MIN_VISIBLE = 0.75  # of every object
 MAX_OVERLAP = 0.3  # the share of a later object that may lie on earlier ones, so that none hides inside another
 MARGIN = 0.01
 PLACEMENT_GRID = 96  # who covers whom is decided at this size, whatever the picture's, so that a scene looks alike at any size
 PLACEMENT_TRIES = 40
-VALUES = {"shape": SHAPES, "color": COLORS, "texture": TEXTURES, "size": SIZES}
+VALUES = {"shape": SHAPES, "color": COLORS, "texture": ("plain", *TEXTURES), "size": SIZES}  # half of the objects are plain
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 48) -> Scene:
@@ -100,8 +100,8 @@ def _clear(ground: Mask, grounds: list[Mask], visible: list[Mask]) -> bool:
 
 def _sample_background(rng: np.random.Generator) -> Background:
     kind, shade = pick(rng, BACKGROUNDS), pick(rng, SHADES)
-    low, high = (25, 70) if shade == "dark" else (185, 235)
-    spread = {"plain": 0, "gradient": 60, "noisy": 45, "checkered": 32}[kind]
+    low, high = (65, 95) if shade == "dark" else (150, 190)
+    spread = {"plain": 0, "gradient": 40, "noisy": 30, "checkered": 24}[kind]
     away = 1 if shade == "dark" else -1  # the second tone goes towards the middle greys
 
     def tone(level: float) -> RGB:

@@ -38,7 +38,7 @@ from dataset.shapeworld_words import (
     relation_words,
 )
 
-EXPRESSION_SHARES = {"attributes": 0.6, "extreme": 0.24, "relation": 0.16}
+EXPRESSION_SHARES = {"attributes": 0.8, "extreme": 0.1, "relation": 0.1}
 HALVES = {"left": ("left half",), "right": ("right half",), "top": ("top half", "upper half"), "bottom": ("bottom half", "lower half")}
 
 
@@ -93,12 +93,11 @@ def _object_element(scene: Scene, index: int, rng: np.random.Generator) -> dict[
     item, unique = scene.objects[index], unique_descriptions(scene, index)
     element: dict[str, Any] = {"bb": list(item.box)}
     if rng.random() < 0.5:
-        short = [said for said in unique if said.bit_count() > 1 and said & (SHAPE_BIT | COLOR_BIT)]
-        long = [said for said in unique if said & SHAPE_BIT and said & COLOR_BIT]
-        first, second = (noun_phrase(describe(item, pick(rng, choice)), rng) for choice in (short, long))
+        named = [said for said in unique if said & SHAPE_BIT and said & COLOR_BIT]
+        first, second = (noun_phrase(describe(item, pick(rng, named)), rng) for _ in range(2))
         element["caption"] = [first, second] if first != second else first
         return element
-    noun = pick(rng, (SHAPE_BIT | COLOR_BIT, SHAPE_BIT | COLOR_BIT, SHAPE_BIT))
+    noun = SHAPE_BIT | COLOR_BIT
     rest = [said for said in range(1, EVERYTHING + 1) if not said & noun and said | noun in unique]
     element["caption"] = noun_phrase(describe(item, noun), rng)
     element["attributes"] = [_adjectives(item, said) for said in rest]
