@@ -24,8 +24,8 @@ from dataset.shapeworld_scene import (
 )
 
 OBJECT_COUNTS = (3, 4, 4, 4, 4, 4, 4, 5)  # four in most scenes
-RADII = {"small": (0.13, 0.145), "large": (0.19, 0.215)}  # as shares of the side: about 13 and 19.5 pixels across at 48
-DISTRACTOR_SHARE = 0.3  # of objects after the first that resemble an earlier one on purpose
+RADII = {"small": (0.145, 0.16), "large": (0.2, 0.23)}  # as shares of the side: about 14.5 and 20.5 pixels across at 48
+DISTRACTOR_SHARE = 0.25  # of objects after the first that resemble an earlier one on purpose
 MIN_VISIBLE = 0.75  # of every object
 MAX_OVERLAP = 0.3  # the share of a later object that may lie on earlier ones, so that none hides inside another
 MARGIN = 0.01

@@ -38,7 +38,7 @@ from dataset.shapeworld_words import (
     relation_words,
 )
 
-EXPRESSION_SHARES = {"attributes": 0.8, "extreme": 0.1, "relation": 0.1}
+EXPRESSION_SHARES = {"attributes": 0.84, "extreme": 0.08, "relation": 0.08}
 HALVES = {"left": ("left half",), "right": ("right half",), "top": ("top half", "upper half"), "bottom": ("bottom half", "lower half")}
 
 
