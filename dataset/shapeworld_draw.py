@@ -23,12 +23,10 @@ PALETTE: dict[str, RGB] = {
     "green": (30, 150, 50),
     "blue": (35, 65, 225),
     "yellow": (250, 225, 30),
-    "orange": (250, 130, 10),
     "purple": (135, 40, 185),
     "cyan": (50, 215, 225),
-    "pink": (255, 140, 200),
 }
-LIGHT_COLORS = ("yellow", "orange", "cyan", "pink")  # their stripes and dots are dark, those of the others white
+LIGHT_COLORS = ("yellow", "cyan")  # their stripes and dots are dark, those of the others white
 DARK_INK: RGB = (40, 35, 40)
 LIGHT_INK: RGB = (250, 250, 250)
 

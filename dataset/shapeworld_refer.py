@@ -15,7 +15,7 @@ from dataset.shapeworld_scene import ATTRIBUTES, Scene, SceneObject, pick
 
 RELATIONS = ("left_of", "right_of", "above", "below")
 EXTREMES = ("leftmost", "rightmost", "highest", "lowest", "largest", "smallest")
-NAMED_SHARE = 0.7  # of expressions by attributes that say both colour and shape
+NAMED_SHARE = 0.85  # of expressions by attributes that say both colour and shape
 PLAIN_DISTANCE = 0.09  # between middles, as a share of the image side (4.3 of 48 pixels)
 PLAIN_LEAD = 0.07  # by which an extreme object leads the next
 PLAIN_RATIO = 1.25  # of box areas' square roots

@@ -23,15 +23,15 @@ from dataset.shapeworld_scene import (
     scene_rng,
 )
 
-OBJECT_COUNTS = (3, 4, 4, 4, 4, 4, 4, 5)  # four in most scenes
-RADII = {"small": (0.145, 0.16), "large": (0.2, 0.23)}  # as shares of the side: about 14.5 and 20.5 pixels across at 48
+OBJECT_COUNTS = (3, 3, 4, 4, 4)
+RADII = {"small": (0.16, 0.175), "large": (0.215, 0.24)}  # as shares of the side: about 16 and 22 pixels across at 48
 DISTRACTOR_SHARE = 0.25  # of objects after the first that resemble an earlier one on purpose
 MIN_VISIBLE = 0.75  # of every object
 MAX_OVERLAP = 0.3  # the share of a later object that may lie on earlier ones, so that none hides inside another
 MARGIN = 0.01
 PLACEMENT_GRID = 96  # who covers whom is decided at this size, whatever the picture's, so that a scene looks alike at any size
 PLACEMENT_TRIES = 40
-VALUES = {"shape": SHAPES, "color": COLORS, "texture": ("plain", *TEXTURES), "size": SIZES}  # half of the objects are plain
+VALUES = {"shape": SHAPES, "color": COLORS, "texture": ("plain", "plain", *TEXTURES), "size": SIZES}  # three in five objects are plain
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 48) -> Scene:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", "pink")
+COLORS = ("red", "green", "blue", "yellow", "purple", "cyan")
 TEXTURES = ("plain", "striped", "dotted")
 SIZES = ("small", "large")
 BACKGROUNDS = ("plain", "gradient", "noisy", "checkered")

@@ -38,7 +38,7 @@ from dataset.shapeworld_words import (
     relation_words,
 )
 
-EXPRESSION_SHARES = {"attributes": 0.84, "extreme": 0.08, "relation": 0.08}
+EXPRESSION_SHARES = {"attributes": 0.88, "extreme": 0.06, "relation": 0.06}
 HALVES = {"left": ("left half",), "right": ("right half",), "top": ("top half", "upper half"), "bottom": ("bottom half", "lower half")}
 
 
