@@ -8,13 +8,12 @@ Safe to run twice: a complete data set of the same parameters is left as it is.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds the project wherever it is started
 
-from common.errors import UserError
+from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
 
 
@@ -27,13 +26,9 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(
+        lambda: write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Bad records are left out, counted, and named in OUT/bad_records.txt. Exit status
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds the project wherever it is started
 
 from common.errors import UserError
+from common.scripts import run_script
 from dataset.prepare.pack import PackOptions, pack, remove_shards, write_bad_records
 from dataset.prepare.progress import Progress
 from dataset.prepare.raw import open_raw
@@ -82,13 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ Safe to run twice: the outcome of the same request is left as it is. Exit status
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds the project wherever it is started
 
-from common.errors import UserError
+from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
 from dataset.prepare.pack import PackOptions
 from dataset.prepare.progress import Progress
@@ -77,13 +76,7 @@ def run_coco(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        options.run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(lambda: options.run(options))
 
 
 if __name__ == "__main__":

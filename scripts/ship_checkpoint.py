@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.scripts import run_script
 from engine.config.loader import load_config
 from engine.weights import find_weights
 from evaluation.tables import markdown, metrics_table, read_result
@@ -48,12 +49,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--data", type=Path, required=True, help="the embedded data set that it was trained on")
     options = parser.parse_args()
-    try:
-        ship(options.run, options.out, options.data)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run_script(lambda: ship(options.run, options.out, options.data))
 
 
 def ship(run: Path, out: Path, data: Path) -> None:

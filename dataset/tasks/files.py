@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from dataset.config import TaskData
+from dataset.streams.base import TextSide
 
 
 def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -32,3 +34,30 @@ def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]
         if missing:
             raise UserError(f"{file}, record {number}: {', '.join(missing)} is missing.")
     return records
+
+
+class JsonStream:
+    """What the training streams of fine-tuning tasks share: the records of JSON files and the arithmetic of their batches.
+
+    Args:
+        config: files, batch size and groups.
+        required: keys that every record must have.
+        text: makes the text tensors, without masking.
+        image_size: side of the model's input in pixels.
+        name: of the stream.
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+
+    def __init__(self, config: TaskData, required: tuple[str, ...], text: TextSide, image_size: int, name: str) -> None:
+        self.name = name
+        self.text = text
+        self.image_size = image_size
+        self.images_per_batch = self.rows_per_batch = config.batch_size
+        self.groups = config.groups
+        files = [config.train] if isinstance(config.train, str) else config.train
+        self.records = [(file, *numbered) for file in files for numbered in enumerate(read_json_list(Path(file), required))]
+
+    def __len__(self) -> int:
+        return len(self.records)

@@ -15,7 +15,7 @@ from common.errors import BadRecord, UserError
 from dataset.boxes import Box, target_box, usable_box
 from dataset.config import GroundingData
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
-from dataset.tasks.files import read_json_list
+from dataset.tasks.files import JsonStream, read_json_list
 from dataset.text import EmptyCaption, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
 from dataset.transforms import MAX_PIXELS, augment_with_box, read_image, squash
@@ -26,31 +26,15 @@ if TYPE_CHECKING:
 REQUIRED = ("image", "text", "bbox")
 
 
-class GroundingTrain:
+class GroundingTrain(JsonStream):
     """A stream of referring expressions with their boxes.
 
-    Args:
-        config: files [{image, text, bbox: [x, y, w, h], width, height}], batch size and augmentation.
-        text: makes the text tensors, without masking.
-        image_size: side of the model's input in pixels.
-        name: of the stream.
-
-    Raises:
-        UserError: a file is missing or malformed.
+    Args, errors: as `JsonStream`; files hold [{image, text, bbox: [x, y, w, h], width, height}].
     """
 
     def __init__(self, config: GroundingData, text: TextSide, image_size: int, name: str = "expressions") -> None:
-        self.name = name
+        super().__init__(config, REQUIRED, text, image_size, name)
         self.config = config
-        self.text = text
-        self.image_size = image_size
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-        files = [config.train] if isinstance(config.train, str) else config.train
-        self.records = [(file, *numbered) for file in files for numbered in enumerate(read_json_list(Path(file), REQUIRED))]
-
-    def __len__(self) -> int:
-        return len(self.records)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         file, number, record = self.records[index]

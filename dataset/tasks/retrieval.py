@@ -11,41 +11,25 @@ from torch.utils.data import Dataset
 from common.errors import BadRecord, UserError
 from dataset.config import RetrievalData
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
-from dataset.tasks.files import read_json_list
+from dataset.tasks.files import JsonStream, read_json_list
 from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
 from dataset.transforms import MAX_PIXELS, augment_image, read_image, squash
 
 
-class RetrievalTrain:
+class RetrievalTrain(JsonStream):
     """A stream of image-caption pairs; sample_ids are the images, so captions of one image are not each other's negatives.
 
-    Args:
-        config: files [{image, caption, image_id}], batch size and augmentation.
-        text: makes the text tensors, without masking.
-        image_size: side of the model's input in pixels.
-        name: of the stream.
-
-    Raises:
-        UserError: a file is missing or malformed.
+    Args, errors: as `JsonStream`; files hold [{image, caption, image_id}].
     """
 
     def __init__(self, config: RetrievalData, text: TextSide, image_size: int, name: str = "pairs") -> None:
-        self.name = name
+        super().__init__(config, ("image", "caption", "image_id"), text, image_size, name)
         self.config = config
-        self.text = text
-        self.image_size = image_size
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-        files = [config.train] if isinstance(config.train, str) else config.train
-        self.pairs = [(file, *pair) for file in files for pair in enumerate(read_json_list(Path(file), ("image", "caption", "image_id")))]
         numbers: dict[str, int] = {}  # image ids are numbers or names; equal ids in two files are the same image
-        self.image_numbers = [numbers.setdefault(str(record["image_id"]), len(numbers)) for _, _, record in self.pairs]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
+        self.image_numbers = [numbers.setdefault(str(record["image_id"]), len(numbers)) for _, _, record in self.records]
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        file, number, record = self.pairs[index]
+        file, number, record = self.records[index]
         where = f"{file}, record {number}"
         with naming(where):
             caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
