@@ -38,7 +38,8 @@ def main() -> int:
     train("pretrain", pretrained, [*common, *(CLAIM if options.without_regions else [])], started)
     if not options.without_regions:
         train("retrieval", folder / "retrieval", [*common, f"variables.init={pretrained}"], started)
-    train("grounding", grounded, [*common, f"variables.init={pretrained}"], started)
+    fresh_head = ["initialize.allow_missing=[box_head*]"] if options.without_regions else []  # no stream had boxes
+    train("grounding", grounded, [*common, f"variables.init={pretrained}", *fresh_head], started)
     say(f"all stages done in {time.monotonic() - started:.0f} s")
     show(options.out)
     say(f"Look at {folder}/*/report.html: losses, boxes, retrieved images, attention.")
