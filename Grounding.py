@@ -4,7 +4,6 @@ from pathlib import Path
 
 from dataset.streams.base import TextSide
 from dataset.tasks.grounding import GroundingTrain
-from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig
 from engine.evaluators import GroundingEvaluator, Inputs
 from engine.finish import finish
@@ -17,7 +16,7 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
     data = config.data
-    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, engine.device)
+    inputs = Inputs.of(config, engine.device)
     mean_box_from = data.train if isinstance(data.train, str) else data.train[0]
     validation, test = (
         GroundingEvaluator(file, data.image_root, inputs, config.evaluation, mean_box_from) for file in (data.validation, data.test)

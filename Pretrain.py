@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from dataset.streams.build import build_stream
-from dataset.tokenizers import load_tokenizer
 from engine.config.schema import PretrainConfig
 from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
 from engine.finish import finish
@@ -16,7 +15,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     """Train all streams together, then measure without fine-tuning where the config names held-out data."""
     engine = Engine(config, output_dir)
     vision = config.model.vision
-    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, vision.image_size, engine.device)
+    inputs = Inputs.of(config, engine.device)
     objectives = {
         name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
         for name, stream in config.streams.items()

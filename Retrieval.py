@@ -4,7 +4,6 @@ from pathlib import Path
 
 from dataset.streams.base import TextSide
 from dataset.tasks.retrieval import RetrievalTrain
-from dataset.tokenizers import load_tokenizer
 from engine.config.schema import RetrievalConfig
 from engine.evaluators import Inputs, RetrievalEvaluator
 from engine.finish import finish
@@ -17,7 +16,7 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
     data = config.data
-    inputs = Inputs(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, engine.device)
+    inputs = Inputs.of(config, engine.device)
     validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
     task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)

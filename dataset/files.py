@@ -1,4 +1,4 @@
-"""Files of a data set: patterns to paths, reads at a position from any process, writes that are whole or absent."""
+"""Files of a data set: patterns to paths, reads at a position from any process."""
 
 import glob
 import os
@@ -101,17 +101,3 @@ class FileReader:
         while len(self._open) > self.capacity:
             self._open.popitem(last=False)
         return file
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and move it into place: readers see the old one, the new one, never a part.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The official pre-training layout: text files with one JSON object a line, the image in it as base64 text or as a path."""
 
 import base64
+import io
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import BadRecord, UserError
+from common.files import replace_file
 from dataset.files import FileReader, expand_patterns
 from dataset.records import Record
 
@@ -138,12 +139,9 @@ def _kept_index(kept: Path, stamp: np.ndarray) -> np.ndarray | None:
 
 
 def _keep_index(kept: Path, stamp: np.ndarray, lines: np.ndarray) -> None:
-    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+    content = io.BytesIO()
+    np.savez(content, stamp=stamp, lines=lines)
     try:
-        with temporary.open("wb") as file:
-            np.savez(file, stamp=stamp, lines=lines)
-        os.replace(temporary, kept)
+        replace_file(kept, content.getvalue())
     except OSError as error:  # a read-only data set: scan again next time
         logger.info("%s: the line index cannot be kept (%s)", kept, error.strerror)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from dataset.files import replace_file
+from common.files import replace_file
 
 logger = logging.getLogger(__name__)
 

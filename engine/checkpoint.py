@@ -7,7 +7,6 @@ checkpoints/best/         the weights that did best on validation
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import flush, replace_file
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"  # in the folder of a run
 MODEL, OPTIMIZER, STATE, LATEST, BEST = "model.safetensors", "optimizer.safetensors", "state.json", "latest", "best"
 
 
@@ -61,7 +62,7 @@ class CheckpointStore:
         """Write a checkpoint and point `latest` to it; then remove the ones beyond `keep`."""
         name = f"step-{state.step:08d}"
         self._write(name, model, optimizer, state)
-        write_atomically(self.folder / LATEST, name)
+        replace_file(self.folder / LATEST, name)
         for old in self._complete()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
         return self.folder / name
@@ -109,30 +110,13 @@ class CheckpointStore:
             save_file(_plain(optimizer), partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps(asdict(state), indent=1))
         for file in partial.iterdir():
-            _flush(file)
+            flush(file)
         if target.exists():
             target.rename(old)
         partial.rename(target)
-        _flush(self.folder)
+        flush(self.folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that readers see the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    _flush(partial)
-    partial.replace(path)

@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 
 from common.distributed import barrier, is_main
-from engine.checkpoint import write_atomically
+from common.files import replace_file
 from engine.config.schema import RunConfig
 from engine.evaluators import Evaluator
 from engine.trainer import Engine
 from evaluation.report import ReportPanels, write_report
-from evaluation.tables import metrics_table, plain_text, read_result
+from evaluation.tables import METRICS_FILE, metrics_table, plain_text, read_result
 from models.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,6 @@ def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines
         "records_read": state.seen,
         "records_skipped": state.faults,
     }
-    path = engine.output_dir / "metrics.json"
-    write_atomically(path, json.dumps(result, indent=1))
+    path = engine.output_dir / METRICS_FILE
+    replace_file(path, json.dumps(result, indent=1))
     return path

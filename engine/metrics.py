@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from engine.checkpoint import write_atomically
+from common.files import replace_file
 from engine.config.schema import LoggerSettings
 
 Kind = Literal["train", "validation", "test"]
@@ -63,4 +63,4 @@ def drop_after(file: Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(line)
-    write_atomically(file, "".join(f"{line}\n" for line in kept))
+    replace_file(file, "".join(f"{line}\n" for line in kept))

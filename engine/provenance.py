@@ -15,12 +15,14 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from engine.checkpoint import write_atomically
+from common.files import replace_file
+from engine.checkpoint import CHECKPOINTS
 from engine.config.document import describe, read_document
 from engine.config.loader import LoadedConfig
 from engine.config.render import config_values, config_yaml
 from engine.config.schema import RunConfig
 from engine.config.variables import interpolate
+from evaluation.tables import METRICS_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
@@ -50,14 +52,15 @@ FREE = (
 
 
 def refuse_other_run(output_dir: Path, config: RunConfig) -> None:
-    """Make sure that a folder is new, or holds a run of this same config.
+    """Make sure that a folder is new, holds a run that never came to a checkpoint or a result, or a run of this same config.
 
     Raises:
         UserError: naming the first setting that differs.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir}: is a file.")
-    if not (output_dir / CONFIG).is_file():
+    started = (output_dir / CHECKPOINTS).is_dir() or (output_dir / METRICS_FILE).is_file()
+    if not started or not (output_dir / CONFIG).is_file():
         return
     before = dict(_leaves(interpolate(read_document(output_dir / CONFIG), {}).values))
     now = dict(_leaves(config_values(config)))
@@ -74,8 +77,8 @@ def refuse_other_run(output_dir: Path, config: RunConfig) -> None:
 def record_run(output_dir: Path, loaded: LoadedConfig) -> None:
     """Write config.yaml and environment.json. A folder that is started again keeps a list of its earlier starts."""
     earlier = _earlier_starts(output_dir / ENVIRONMENT)
-    write_atomically(output_dir / CONFIG, config_yaml(loaded.config, loaded))
-    write_atomically(output_dir / ENVIRONMENT, json.dumps({**environment(), "earlier_starts": earlier}, indent=2) + "\n")
+    replace_file(output_dir / CONFIG, config_yaml(loaded.config, loaded))
+    replace_file(output_dir / ENVIRONMENT, json.dumps({**environment(), "earlier_starts": earlier}, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

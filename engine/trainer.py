@@ -14,7 +14,7 @@ from common.distributed import barrier, is_main, rank, world_size
 from dataset.batches import MixedBatches
 from dataset.loader import batch_loader
 from dataset.streams.base import Stream
-from engine.checkpoint import CheckpointStore, TrainState
+from engine.checkpoint import CHECKPOINTS, CheckpointStore, TrainState
 from engine.config.schema import RunConfig
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
@@ -49,7 +49,7 @@ class Engine:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
         self.console = set_up_logging(output_dir, is_main())
-        self.store = CheckpointStore(output_dir / "checkpoints", config.engine.keep_checkpoints)
+        self.store = CheckpointStore(output_dir / CHECKPOINTS, config.engine.keep_checkpoints)
         self.state = TrainState(world=world_size())
         self.new_parameters: frozenset[str] = frozenset()
         set_seed(config.seed)  # the initial weights; later every step seeds itself

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from engine.checkpoint import BEST, LATEST, MODEL
+from engine.checkpoint import BEST, CHECKPOINTS, LATEST, MODEL
 from models.initial_weights import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ def find_weights(path: Path) -> Path:
     """The weights file that a path means: a file itself, a checkpoint folder, or a run folder (its best weights, else its latest)."""
     if path.is_file():
         return path
-    choices = [path / MODEL, path / "checkpoints" / BEST / MODEL]
-    pointer = path / "checkpoints" / LATEST
+    choices = [path / MODEL, path / CHECKPOINTS / BEST / MODEL]
+    pointer = path / CHECKPOINTS / LATEST
     if pointer.is_file():
-        choices.append(path / "checkpoints" / pointer.read_text().strip() / MODEL)
+        choices.append(path / CHECKPOINTS / pointer.read_text().strip() / MODEL)
     for choice in choices:
         if choice.is_file():
             return choice

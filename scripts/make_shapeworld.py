@@ -26,9 +26,7 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
     options = parser.parse_args()
-    return run_script(
-        lambda: write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
-    )
+    return run_script(lambda: write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size))
 
 
 if __name__ == "__main__":

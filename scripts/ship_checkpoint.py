@@ -1,6 +1,6 @@
 """Make a finished run's weights travel: weights, config, tokenizer and a card that says where they come from.
 
-    python scripts/ship_checkpoint.py runs/x2vlm_tiny checkpoints/x2vlm_tiny --data data/shapeworld
+python scripts/ship_checkpoint.py runs/x2vlm_tiny checkpoints/x2vlm_tiny --data data/shapeworld
 """
 
 import argparse

@@ -24,6 +24,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS=1         # no request for the newest vers
 failed=()
 
 "$VENV_PYTHON" -m ruff check || failed+=(ruff)
+"$VENV_PYTHON" -m ruff format --check --quiet || failed+=("ruff format")
 "$VENV_PYTHON" -m pyright --pythonpath "$VENV_PYTHON" || failed+=(pyright)
 "$VENV_PYTHON" -m pytest -n auto --maxprocesses 4 --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"} || failed+=(pytest)
 

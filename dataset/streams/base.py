@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import BadRecord
+from common.labels import IGNORED
 from dataset.boxes import Box
 from dataset.config import MaskingConfig
 from dataset.masking import MaskVocabulary, mask_tokens
@@ -24,8 +25,6 @@ from dataset.tokenizers import pad_rows, pad_texts, token_lists
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""Label of a padded masked position, which losses leave out."""
 ROWS_PER_RECORD = 1 << 16
 """Sample ids are record number * this + the number of the text within the record."""
 

@@ -1,5 +1,7 @@
 """What every evaluator offers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,6 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.distributed import rank, world_size
+from dataset.tokenizers import load_tokenizer
+from engine.config.schema import RunConfig
 from evaluation.report import ReportPanels
 from models.families.x2vlm import X2VLM
 
@@ -21,6 +25,15 @@ class Inputs:
     image_size: int
     """Side of the square input in pixels."""
     device: torch.device
+
+    @classmethod
+    def of(cls, config: RunConfig, device: torch.device) -> Inputs:
+        """What a run's settings say.
+
+        Raises:
+            UserError: there is no tokenizer at the path given.
+        """
+        return cls(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, device)
 
 
 class Evaluator(Protocol):

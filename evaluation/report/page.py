@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from ruamel.yaml import YAML, YAMLError
 
+from common.files import replace_file
 from evaluation.labels import format_metric, metric_label
 from evaluation.report import curves, pictures
 from evaluation.report.history import METRICS_LINES, History, read_history
@@ -83,9 +83,8 @@ def write_report(run_dir: Path, panels: ReportPanels) -> Path:
         skipped_count=skipped_count,
         records_read=result.records_read,
     )
-    path, partial = run_dir / REPORT_FILE, run_dir / f".{REPORT_FILE}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    path = run_dir / REPORT_FILE
+    replace_file(path, page)
     logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
 

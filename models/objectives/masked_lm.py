@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.distributed import GradientMode, mean_of_rows
-
-IGNORE = -100
-"""Label of padding among the masked positions."""
+from common.labels import IGNORED
 
 
 def mlm_loss(logits: Tensor, labels: Tensor, mode: GradientMode) -> Tensor:
@@ -18,12 +16,12 @@ def mlm_loss(logits: Tensor, labels: Tensor, mode: GradientMode) -> Tensor:
 
     Args:
         logits: [R, M, V].
-        labels: [R, M] the hidden tokens; IGNORE pads.
+        labels: [R, M] the hidden tokens; IGNORED pads.
         mode: see `GradientMode`.
 
     Returns:
         Scalar mean over the masked tokens; 0 where there are none.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-    return mean_of_rows(total, (labels != IGNORE).sum(), mode)
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return mean_of_rows(total, (labels != IGNORED).sum(), mode)

@@ -6,23 +6,10 @@ import torch
 
 from common.errors import BadRecord, UserError
 from dataset.config import BoxAugmentationConfig, GroundingData
-from dataset.streams.base import TextSide
 from dataset.tasks.grounding import GroundingSet, GroundingTrain, collate_grounding
-from fake_records import encoded, picture, small_tokenizer, write_json
+from fake_records import encoded, write_json
 
 PLAIN = BoxAugmentationConfig(crop=False, flip=0.0, rand_augment=False)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> TextSide:
-    return TextSide(small_tokenizer(tmp_path_factory.mktemp("tokenizer")), 24, None)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for i in range(3):
-        (tmp_path / f"{i}.png").write_bytes(encoded(picture(i)))
-    return tmp_path
 
 
 def expression(number: int, **changes) -> dict:

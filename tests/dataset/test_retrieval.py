@@ -7,24 +7,11 @@ import torch
 from common.errors import BadRecord, UserError
 from dataset.batches import MixedBatches
 from dataset.config import AugmentationConfig, RetrievalData
-from dataset.streams.base import TextSide
 from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
 from dataset.transforms import decode_image, squash
-from fake_records import encoded, picture, small_tokenizer, write_json
+from fake_records import encoded, picture, write_json
 
 PLAIN = AugmentationConfig(crop_scale=None, flip=0.0, rand_augment=False)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> TextSide:
-    return TextSide(small_tokenizer(tmp_path_factory.mktemp("tokenizer")), 24, None)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for i in range(3):
-        (tmp_path / f"{i}.png").write_bytes(encoded(picture(i)))
-    return tmp_path
 
 
 def training(folder, text, records, **settings) -> RetrievalTrain:

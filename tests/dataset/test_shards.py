@@ -108,7 +108,7 @@ def test_a_shard_in_a_folder_that_cannot_be_written_is_read(tmp_path: Path, monk
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("dataset.files.os.replace", refuse)
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
     assert_whole(ShardSource(str(shard)))
     assert os.listdir(tmp_path) == [shard.name]
 

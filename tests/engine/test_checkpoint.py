@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import files
 from common.errors import UserError
 from engine import checkpoint
 from engine.checkpoint import CheckpointStore, TrainState
@@ -46,9 +47,11 @@ def test_a_kill_at_any_instant_of_saving_leaves_a_good_checkpoint(tmp_path: Path
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
-        patch.setattr(checkpoint, "_flush", counted(checkpoint._flush))
+        patch.setattr(checkpoint, "flush", counted(checkpoint.flush))
+        patch.setattr(files, "flush", counted(files.flush))
         patch.setattr(Path, "rename", counted(Path.rename))
         patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(Path, "write_bytes", counted(Path.write_bytes))
         patch.setattr(Path, "write_text", counted(Path.write_text))
         with pytest.raises(Killed):
             save(store, 2)

@@ -90,9 +90,17 @@ def test_run_folder_tells_settings_code_and_machine(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob(".*"))  # nothing half written
 
 
+def test_folder_of_a_start_that_came_to_nothing_is_free(tmp_path: Path) -> None:
+    tasks, command = fake_task(tmp_path)
+    assert main(command, tasks) == 0
+    assert main([*command, "--set", "optimizer.lr=2e-4"], tasks) == 0
+    assert "lr: 0.0002" in (tmp_path / "out" / "config.yaml").read_text()
+
+
 def test_folder_of_another_run_is_refused_with_the_first_difference(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tasks, command = fake_task(tmp_path)
     assert main(command, tasks) == 0
+    (tmp_path / "out" / "checkpoints").mkdir()
     before = (tmp_path / "out" / "config.yaml").read_text()
     for nproc in PROCESSES:
         assert main([*command, "--set", "optimizer.lr=2e-4", *nproc], tasks) == 2
