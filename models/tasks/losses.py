@@ -97,9 +97,9 @@ def _matching(
 ) -> Request:
     text, mask, view = encoded.text, encoded.mask, encoded.own_view
     passes = [
-        FusionPass(text, mask, view),
-        FusionPass(text, mask, view[image_of_text]),  # a region's mask travels with its view
-        FusionPass(text[text_of_image], mask[text_of_image], view),
+        FusionPass(text, mask, view, pooled=True),
+        FusionPass(text, mask, view[image_of_text], pooled=True),  # a region's mask travels with its view
+        FusionPass(text[text_of_image], mask[text_of_image], view, pooled=True),
     ]
     positive = torch.ones_like(has_image)
 
@@ -125,4 +125,4 @@ def _box(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
         return {"box_l1": l1, "box_giou": giou}
 
     # the whole image is in view: the box must be found, not read off the region's mask
-    return [FusionPass(encoded.text, encoded.mask, encoded.image_view)], score
+    return [FusionPass(encoded.text, encoded.mask, encoded.image_view, pooled=True)], score
