@@ -23,9 +23,9 @@ from dataset.shapeworld_scene import (
     scene_rng,
 )
 
-OBJECT_COUNTS = (3, 3, 4, 4, 4)
+OBJECT_COUNTS = (3, 3, 4)
 RADII = {"small": (0.16, 0.175), "large": (0.215, 0.24)}  # as shares of the side: about 16 and 22 pixels across at 48
-DISTRACTOR_SHARE = 0.25  # of objects after the first that resemble an earlier one on purpose
+DISTRACTOR_SHARE = 0.15  # of objects after the first that resemble an earlier one on purpose
 MIN_VISIBLE = 0.75  # of every object
 MAX_OVERLAP = 0.3  # the share of a later object that may lie on earlier ones, so that none hides inside another
 MARGIN = 0.01

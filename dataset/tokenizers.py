@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-LENGTH_MULTIPLE = 8
-"""Padded lengths are multiples of this, so that few different shapes occur."""
+LENGTH_MULTIPLE = 4
+"""Padded lengths are multiples of this, so that few different shapes occur; 8 makes short phrases cost a third more."""
 
 
 def train_wordpiece(texts: Iterable[str], out_dir: Path, vocab_size: int, min_frequency: int = 2) -> None:
@@ -106,7 +106,7 @@ def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_to
 
 
 def padded_length(longest: int, max_tokens: int) -> int:
-    """The longest text's length rounded up to a multiple of 8, capped at `max_tokens`."""
+    """The longest text's length rounded up to a multiple of 4, capped at `max_tokens`."""
     return max(1, min(max_tokens, -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE))
 
 
@@ -130,6 +130,6 @@ def pad_texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]],
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
     """Texts as (ids int64 [R, L], mask bool [R, L], True = token).
 
-    L is the longest text's length rounded up to a multiple of 8, at most `max_tokens`.
+    L is the longest text's length rounded up to a multiple of 4, at most `max_tokens`.
     """
     return pad_texts(tokenizer, token_lists(tokenizer, texts, max_tokens), max_tokens)

@@ -24,13 +24,13 @@ from engine.progress import ProgressBar, set_up_logging
 from engine.schedule import linear_factor
 from engine.step import Stepper
 from engine.weights import load_weights
-from models.families.x2vlm import X2VLM
 from models.initial_weights import load_initial_weights
 from models.tasks.base import Task
+from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
-Evaluate = Callable[[X2VLM], dict[str, float]]
+Evaluate = Callable[[VisionLanguageModel], dict[str, float]]
 """Numbers of a model on held-out data; called on all ranks."""
 
 
@@ -59,7 +59,7 @@ class Engine:
         """Of this rank."""
         return self.accelerator.device
 
-    def initialize(self, model: X2VLM) -> None:
+    def initialize(self, model: VisionLanguageModel) -> None:
         """Give a new model its starting weights: a checkpoint, or pretrained encoders, as configured."""
         settings = self.config.initialize
         if settings.checkpoint is not None:
@@ -146,7 +146,7 @@ class Engine:
             after(step)
             clock.skip(time.perf_counter() - paused)
 
-    def load_best(self, model: X2VLM) -> None:
+    def load_best(self, model: VisionLanguageModel) -> None:
         """Put back the weights that did best on validation, where a run chooses any."""
         best = self.store.load_best()
         if best is not None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import BertForMaskedLM
 
 from common.errors import UserError
-from models.families.x2vlm import X2VLM
+from models.vision.beit2 import Beit2
+from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ BERT_TO_FUSION = {
 BERT_TO_HEAD = {"transform.dense": "dense", "transform.LayerNorm": "norm"}
 
 
-def load_initial_weights(model: X2VLM) -> frozenset[str]:
+def load_initial_weights(model: VisionLanguageModel) -> frozenset[str]:
     """Fill the model from the places that its configuration names.
 
     Args:
@@ -66,7 +67,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _vision_weights(model: X2VLM, source: str) -> dict[str, Tensor]:
+def _vision_weights(model: VisionLanguageModel, source: str) -> dict[str, Tensor]:
+    assert isinstance(model.vision, Beit2), "other encoders follow"
     backbone = model.vision.backbone
     if Path(source).exists():
         state = read_state_dict(Path(source))
@@ -86,7 +88,7 @@ def _vision_weights(model: X2VLM, source: str) -> dict[str, Tensor]:
     return {f"vision.backbone.{key}": value for key, value in checkpoint_filter_fn(state, backbone).items()}
 
 
-def _text_weights(model: X2VLM, source: str) -> dict[str, Tensor]:
+def _text_weights(model: VisionLanguageModel, source: str) -> dict[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = BertForMaskedLM.from_pretrained(source).state_dict()
     except (OSError, ValueError) as error:

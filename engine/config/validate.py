@@ -18,8 +18,8 @@ from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
 from engine.weights import check_weights, find_weights
-from models.families.x2vlm import X2VLM, Head
 from models.initial_weights import read_state_dict
+from models.vlm import HEADS, Head, VisionLanguageModel
 
 SAMPLES = 8
 """Records of each source that are read, spread over it."""
@@ -49,7 +49,7 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         except (UserError, BadRecord) as error:
             problems.append(str(error))
 
-    model: list[X2VLM] = []
+    model: list[VisionLanguageModel] = []
     run(lambda: _model(config, model))
     if model:
         run(lambda: _weights(config, model[0]))
@@ -67,18 +67,18 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
 
 
-def _model(config: RunConfig, built: list[X2VLM]) -> Iterator[str]:
+def _model(config: RunConfig, built: list[VisionLanguageModel]) -> Iterator[str]:
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
-    heads: list[Head] = [head for head in ("itc", "itm", "mlm", "box") if head in wanted]
+    heads: list[Head] = [head for head in HEADS if head in wanted]
     with torch.device("meta"):  # shapes alone, no memory
-        built.append(X2VLM(config.model, heads))
+        built.append(VisionLanguageModel(config.model, heads))
     vision = config.model.vision
     parameters = sum(parameter.numel() for parameter in built[0].parameters())
-    side = vision.image_size // vision.patch_size
-    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {side} x {side} patches; heads {', '.join(heads)}"
+    grid = f"{vision.grid} x {vision.grid}"
+    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(heads)}"
 
 
-def _weights(config: RunConfig, model: X2VLM) -> Iterator[str]:
+def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
     checkpoint = config.initialize.checkpoint
     if checkpoint is None:
         places = [place for place in (config.model.vision.weights, config.model.text.weights) if place]
@@ -143,7 +143,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
 def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.patch_size)
+        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride)
     text = TextSide(tokenizer, length, masking=None)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
-from models.families.x2vlm import X2VLM, FusionPass
-from models.fusion import RegionViews, VisionContext
+from models.fusion import VisionContext
 from models.objectives.box import box_losses
 from models.objectives.contrastive import itc_loss
 from models.objectives.masked_lm import mlm_loss
 from models.objectives.matching import hard_negatives, itm_loss
 from models.tasks.base import Batch
-from models.vision.regions import region_tokens
+from models.vlm import FusionPass, VisionLanguageModel
 
 Scores = dict[str, Tensor]
 Request = tuple[list[FusionPass], Callable[[list[Tensor]], Scores]]
@@ -26,20 +25,19 @@ Request = tuple[list[FusionPass], Callable[[list[Tensor]], Scores]]
 class Encoded:
     """One batch after the encoders: everything that the objectives share."""
 
-    def __init__(self, model: X2VLM, batch: Batch, masked_text: bool) -> None:
+    def __init__(self, model: VisionLanguageModel, batch: Batch, masked_text: bool) -> None:
         self.batch = batch
         self.mask = batch["text_mask"]
-        tokens = model.encode_images(batch["image"])  # [B, 1+N, D]
-        images, device = tokens.shape[0], tokens.device
-        rows = torch.arange(len(self.mask), device=device)
+        rows = torch.arange(len(self.mask), device=self.mask.device)
         self.image_view = batch.get("image_index", rows)  # [R] the whole image of each text
-        self.own_view, self.global_tokens, regions = self.image_view, tokens[:, 0], None
         if "patch_mask" in batch:
-            self.global_tokens = region_tokens(tokens, self.image_view, batch["patch_mask"])
-            regions = RegionViews(self.global_tokens, self.image_view, batch["patch_mask"])
-            self.own_view = images + rows  # [R] the region of each text
-        elif "image_index" in batch:
-            self.global_tokens = self.global_tokens[self.image_view]
+            tokens, regions = model.encode_regions(batch["image"], self.image_view, batch["patch_mask"])  # [B, 1+N, D]
+            self.global_tokens, self.own_view = regions.tokens, len(tokens) + rows  # [R, D], [R] the region of each text
+        else:
+            tokens, regions = model.encode_images(batch["image"]), None
+            self.global_tokens, self.own_view = tokens[:, 0], self.image_view
+            if "image_index" in batch:
+                self.global_tokens = self.global_tokens[self.image_view]
         self.vision: VisionContext = model.context(tokens, regions)
         ids, masks = [batch["text_ids"]], [self.mask]
         if masked_text:  # clean and masked texts share one call
@@ -48,7 +46,7 @@ class Encoded:
         self.text, self.masked_text = states[0], states[-1]  # [R, L, H]
 
 
-def stream_losses(model: X2VLM, batch: Batch, objectives: Mapping[str, float], mode: GradientMode) -> Scores:
+def stream_losses(model: VisionLanguageModel, batch: Batch, objectives: Mapping[str, float], mode: GradientMode) -> Scores:
     """All losses of one stream.
 
     Args:
@@ -93,7 +91,13 @@ def _draw_negatives(image: Tensor, text: Tensor, temperature: Tensor, batch: Bat
 
 
 def _matching(
-    model: X2VLM, encoded: Encoded, image_of_text: Tensor, has_image: Tensor, text_of_image: Tensor, has_text: Tensor, mode: GradientMode
+    model: VisionLanguageModel,
+    encoded: Encoded,
+    image_of_text: Tensor,
+    has_image: Tensor,
+    text_of_image: Tensor,
+    has_text: Tensor,
+    mode: GradientMode,
 ) -> Request:
     text, mask, view = encoded.text, encoded.mask, encoded.own_view
     passes = [
@@ -111,7 +115,7 @@ def _matching(
     return passes, score
 
 
-def _masked_lm(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
+def _masked_lm(model: VisionLanguageModel, encoded: Encoded, mode: GradientMode) -> Request:
     def score(states: list[Tensor]) -> Scores:
         logits = model.masked_lm_logits(states[0], encoded.batch["masked_positions"])
         return {"mlm": mlm_loss(logits, encoded.batch["mlm_labels"], mode)}
@@ -119,7 +123,7 @@ def _masked_lm(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
     return [FusionPass(encoded.masked_text, encoded.mask, encoded.own_view)], score
 
 
-def _box(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
+def _box(model: VisionLanguageModel, encoded: Encoded, mode: GradientMode) -> Request:
     def score(states: list[Tensor]) -> Scores:
         l1, giou = box_losses(model.boxes(states[0]), encoded.batch["target_box"], ~encoded.batch["is_image"], mode)
         return {"box_l1": l1, "box_giou": giou}

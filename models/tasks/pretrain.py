@@ -7,9 +7,9 @@ from torch import Tensor
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.families.x2vlm import X2VLM
 from models.tasks.base import Batch, Task
 from models.tasks.losses import stream_losses
+from models.vlm import HEADS, VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Pretraining(Task):
         self.streams = dict(streams)
         self.mode: GradientMode = mode
         used = {name for stream in streams.values() for name in stream.objectives}
-        # matching needs the contrastive features to draw its negatives from
-        self.model = X2VLM(config, [head for head in ("itc", "itm", "mlm", "box") if head in used or (head == "itc" and "itm" in used)])
+        if "itm" in used:
+            used.add("itc")  # matching draws its negatives by the contrastive features
+        self.model = VisionLanguageModel(config, [head for head in HEADS if head in used])
         self.weights = {
             f"{name}/{loss}": stream.weight * weight
             for name, stream in streams.items()

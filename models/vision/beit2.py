@@ -6,20 +6,21 @@ Shapes: B images, N patches in raster order, D vision width.
 import torch
 from timm.layers.norm import LayerNorm
 from timm.models.beit import Beit
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.config import VisionConfig
+from models.config import Beit2Config
+from models.vision.encoder import VisionEncoder
 from models.vision.positions import sincos_positions
 
 
-class Beit2(nn.Module):
+class Beit2(VisionEncoder):
     """timm's BEiT with X2-VLM's reading of its output (arXiv 2211.12402, section 3.1).
 
     The patch tokens pass the final norm and their mean is the global token; the learned class token takes part in the attention and
     is then dropped.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Beit2Config) -> None:
         super().__init__()
         self.backbone = Beit(
             img_size=config.image_size,
@@ -36,10 +37,9 @@ class Beit2(nn.Module):
             use_abs_pos_emb=config.positions != "relative",
         )
         if self.backbone.pos_embed is not None:
-            grid = config.image_size // config.patch_size
             with torch.no_grad():
                 self.backbone.pos_embed[0, 0].zero_()
-                self.backbone.pos_embed[0, 1:] = sincos_positions(grid, config.width) * config.position_amplitude
+                self.backbone.pos_embed[0, 1:] = sincos_positions(config.grid, config.width) * config.position_amplitude
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images.

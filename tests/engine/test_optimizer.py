@@ -7,17 +7,17 @@ from torch import nn
 from common.errors import UserError
 from engine.config.schema import OptimizerSettings
 from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, parameter_groups, set_learning_rate
-from models.config import ModelConfig, TextConfig, VisionConfig
-from models.families.x2vlm import X2VLM
+from models.config import Beit2Config, ModelConfig, TextConfig
+from models.vlm import VisionLanguageModel
 
 CONFIG = ModelConfig(
-    vision=VisionConfig(image_size=16, patch_size=8, width=16, depth=1, heads=2),
+    vision=Beit2Config(image_size=16, patch_size=8, width=16, depth=1, heads=2),
     text=TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=20, max_positions=8),
 )
 
 
 def rates_and_decay(settings: OptimizerSettings, new: frozenset[str] = frozenset()) -> dict[str, tuple[float, float]]:
-    model = X2VLM(CONFIG, ("itc", "itm", "mlm", "box"))
+    model = VisionLanguageModel(CONFIG, ("itc", "itm", "mlm", "box"))
     groups = parameter_groups(model.named_parameters(), settings, new)
     found = {name: (group["base_lr"], group["weight_decay"]) for group in groups for name in group["names"]}
     assert found.keys() == dict(model.named_parameters()).keys()

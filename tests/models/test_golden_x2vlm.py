@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from golden import Case, load_case
-from models.families.x2vlm import X2VLM, FusionPass
 from models.tasks import losses
 from models.tasks.losses import stream_losses
+from models.vlm import FusionPass, VisionLanguageModel
 
 CASES = ["x2vlm_pretrain", "x2vlm_pretrain_sharp", "x2vlm_pretrain_video"]
 RUNS = [(name, scenario) for name in CASES[:2] for scenario in ("image", "region", "region_all_boxes")]
@@ -16,8 +16,8 @@ NAMES = {"loss_itc": "itc", "loss_itm": "itm", "loss_mlm": "mlm", "loss_bbox": "
 TOLERANCE = {"float32": (5e-6, 5e-6), "float64": (1e-9, 1e-9)}
 
 
-def build(case: Case, dtype: torch.dtype) -> X2VLM:
-    model = X2VLM(case.config, ("itc", "itm", "mlm", "box")).to(dtype).eval()
+def build(case: Case, dtype: torch.dtype) -> VisionLanguageModel:
+    model = VisionLanguageModel(case.config, ("itc", "itm", "mlm", "box")).to(dtype).eval()
     missing, unexpected = model.load_state_dict(case.weights, strict=False)
     assert not unexpected
     assert all(key.endswith(("position_ids", "token_type_ids")) for key in missing)

@@ -9,20 +9,20 @@ from torch import Tensor
 from transformers import BertForMaskedLM
 
 from common.errors import UserError
-from models.config import FusionConfig, ModelConfig, TextConfig, VisionConfig
-from models.families.x2vlm import X2VLM
+from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
 from models.initial_weights import load_initial_weights, read_state_dict
 from models.text.bert import bert_config
 from models.vision.beit2 import Beit2
+from models.vlm import VisionLanguageModel
 
-VISION = VisionConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2)
+VISION = Beit2Config(image_size=32, patch_size=8, width=16, depth=2, heads=2)
 TEXT = TextConfig(width=16, layers=2, heads=2, intermediate=32, vocab_size=30, max_positions=12)
 
 
-def model_with(vision: VisionConfig = VISION, text: TextConfig = TEXT, copies: list[int] | None = None) -> X2VLM:
+def model_with(vision: Beit2Config = VISION, text: TextConfig = TEXT, copies: list[int] | None = None) -> VisionLanguageModel:
     torch.manual_seed(1)
     fusion = FusionConfig(layers=2, copy_text_layers=copies)
-    return X2VLM(ModelConfig(vision=vision, text=text, fusion=fusion, projection_dim=4), ("itc", "itm", "mlm"))
+    return VisionLanguageModel(ModelConfig(vision=vision, text=text, fusion=fusion, projection_dim=4), ("itc", "itm", "mlm"))
 
 
 def beit_file(path: Path, image_size: int = 32) -> tuple[str, dict[str, Tensor]]:

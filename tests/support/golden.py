@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.config import FusionConfig, ModelConfig, TextConfig, VisionConfig
+from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -85,7 +85,7 @@ def load_case(name: str) -> Case:
     for alias, name_ in recorded.get("input_aliases", {}).items():
         inputs[alias] = inputs[name_]
     config = ModelConfig(
-        vision=VisionConfig(
+        vision=Beit2Config(
             image_size=base["image_res"],
             patch_size=base["patch_size"],
             width=vision["embed_dim"],

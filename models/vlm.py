@@ -1,24 +1,31 @@
-"""X2-VLM: one vision encoder, one text encoder, one fusion encoder, and heads (arXiv 2211.12402, section 3).
+"""One vision encoder, one text encoder, one fusion encoder, and heads: the model of X-VLM (arXiv 2111.08276), X2-VLM (2211.12402),
+CCLM (2206.00621) and X-FM (2301.05065). Which encoders and heads is a matter of configuration.
 
 Shapes: B images, R texts, N patches, L text tokens, M masked positions, D vision width, H text width, E feature width, V vocabulary.
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import ModelConfig
-from models.fusion import Fusion, RegionViews, VisionContext
+from models.config import Beit2Config, ClipVitConfig, ModelConfig, SwinConfig, TextConfig, VisionSettings
+from models.fusion import Fusion, VisionContext
 from models.heads import MaskedLMHead, mlp_head
 from models.text.bert import Bert
+from models.text.roberta import Roberta
 from models.vision.beit2 import Beit2
+from models.vision.clip_vit import ClipVit
+from models.vision.encoder import VisionEncoder
 from models.vision.normalize import normalize_images
+from models.vision.regions import RegionViews
+from models.vision.swin import Swin
 from models.vision.video import FrameMean
 
 Head = Literal["itc", "itm", "mlm", "box"]
+HEADS: tuple[Head, ...] = get_args(Head)
 TEMPERATURE_RANGE = (0.001, 0.5)
 STANDARD_STD = 0.02
 """What timm, transformers and our fusion encoder initialise matrices with."""
@@ -32,17 +39,17 @@ class FusionPass(NamedTuple):
     view: Tensor
 
 
-class X2VLM(nn.Module):
+class VisionLanguageModel(nn.Module):
     """The encoders and the heads that the objectives at hand need; unused heads are not built, so every parameter gets a gradient."""
 
     def __init__(self, config: ModelConfig, heads: Iterable[Head]) -> None:
         super().__init__()
         vision, text, wanted = config.vision, config.text, set(heads)
         self.config = config
-        self.vision = Beit2(vision)
+        self.vision = build_vision(vision)
         self.frames = FrameMean(vision.frames, vision.width) if vision.frames else None
-        self.text = Bert(text)
-        self.fusion = Fusion(text, config.fusion.layers, vision.width)
+        self.text = build_text(text)
+        self.fusion = Fusion(text, config.fusion, vision.width)
         if config.initializer_std != STANDARD_STD:
             _rescale([self.vision, self.text, self.fusion], config.initializer_std / STANDARD_STD)
         if "itc" in wanted:
@@ -52,7 +59,7 @@ class X2VLM(nn.Module):
         if "itm" in wanted:
             self.itm_head = mlp_head(text.width, 2)
         if "mlm" in wanted:
-            self.mlm_head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps)
+            self.mlm_head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps, tied=config.tied_mlm)
         if "box" in wanted:
             self.box_head = mlp_head(text.width, 4)
 
@@ -70,13 +77,17 @@ class X2VLM(nn.Module):
             raise ValueError("This model has no frame embedding: set model.vision.frames to encode clips.")
         return self.frames(images, self.vision)
 
+    def encode_regions(self, images: Tensor, image_index: Tensor, patch_mask: Tensor) -> tuple[Tensor, RegionViews]:
+        """Images [B, 3, H, W], bytes or normalised, with regions of them; see `VisionEncoder.encode_regions`."""
+        return self.vision.encode_regions(normalize_images(images, self.dtype), image_index, patch_mask)
+
     def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids [R, L] with mask [R, L] to states [R, L, H]."""
         return self.text(ids, mask)
 
-    def context(self, tokens: Tensor, regions: RegionViews | None = None) -> VisionContext:
-        """Keys and values of all fusion layers for these images and regions."""
-        return self.fusion.context(tokens, regions)
+    def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None) -> VisionContext:
+        """Keys and values of all fusion layers for these images and regions, or for texts with their mask; see `Fusion.context`."""
+        return self.fusion.context(tokens, regions, mask)
 
     def fuse(self, vision: VisionContext, passes: list[FusionPass]) -> list[Tensor]:
         """Run several passes over the same images as one batch of rows.
@@ -117,6 +128,23 @@ class X2VLM(nn.Module):
         """Boxes [M, 4] as relative centre x, centre y, width, height of fused states [M, L, H]."""
         logits = self.box_head(fused[:, 0])
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+
+
+def build_vision(config: VisionSettings) -> VisionEncoder:
+    """The vision encoder of a configuration, freshly initialised."""
+    match config:
+        case Beit2Config():
+            return Beit2(config)
+        case SwinConfig():
+            return Swin(config)
+        case ClipVitConfig():
+            return ClipVit(config)
+    raise TypeError(f"no vision encoder for {type(config).__name__}")
+
+
+def build_text(config: TextConfig) -> Bert | Roberta:
+    """The text encoder of a configuration, freshly initialised."""
+    return Roberta(config) if config.kind == "roberta" else Bert(config)
 
 
 @torch.no_grad()
