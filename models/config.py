@@ -1,6 +1,6 @@
 """Settings of a model: which encoders, how large, where their weights start from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -201,3 +201,11 @@ class ModelConfig(Settings):
     initializer_std: float = 0.02
     """Standard deviation of freshly initialised matrices and embeddings of the encoders. BERT's and BEiT's 0.02 suits their width of 768;
     a narrow model wants about 1 / sqrt(width)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vision_kind(cls, values: Any) -> Any:
+        """Without a kind, `vision` means BEiT-2."""
+        if isinstance(values, dict) and isinstance(values.get("vision"), dict) and "kind" not in values["vision"]:
+            return {**values, "vision": {"kind": "beit2", **values["vision"]}}
+        return values

@@ -45,7 +45,7 @@ def test_unknown_key_names_the_file_and_the_nearest_key(recipe: Path) -> None:
 
 def test_unknown_key_of_an_included_file_names_that_file_and_one_on_the_command_line_the_option(recipe: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.yaml"
-    model.write_text("model:\n  vision: {kind: beit2, image_res: 48}\n")
+    model.write_text("model:\n  vision: {image_res: 48}\n")
     recipe.write_text(f"include: model.yaml\n{RECIPE}")
     assert fault(recipe) == f"{model}: model.vision.image_res is not a setting. Did you mean model.vision.image_size? (line 2)"
     model.write_text("")
