@@ -155,12 +155,26 @@ class TextConfig(Settings):
     """Dropout of states and of attention probabilities, also in the fusion encoder."""
     layer_norm_eps: float = 1e-12
     weights: str | None = None
-    """A transformers model name or a local folder; its first `layers` layers are taken."""
+    """A transformers model name or a local folder, of BERT, RoBERTa or XLM-R."""
+    weight_layers: list[int] | None = None
+    """Which layers of the pretrained model the text layers start from; None: its first ones. CCLM takes every other layer of XLM-R large:
+    [1, 3, 5, 7, 9, 11] here and [13, 15, 17, 19, 21, 23] for fusion.copy_text_layers."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text: RoBERTa's positions begin behind the padding id, the rows before are lost."""
+        return self.max_positions - (self.pad_token_id + 1 if self.kind == "roberta" else 0)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "TextConfig":
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_a_layer(self) -> "TextConfig":
+        if self.weight_layers is not None and len(self.weight_layers) != self.layers:
+            raise ValueError(f"weight_layers names {len(self.weight_layers)} layers for {self.layers} text layers")
         return self
 
 
@@ -185,6 +199,24 @@ class FusionConfig(Settings):
         return self
 
 
+class VisualTokenizerConfig(Settings):
+    """VQ-KD of BEiT-2 (arXiv 2208.06366): a frozen network that gives each patch one of a number of codes. Its resolution and patches are
+    the vision encoder's."""
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    codes: int = 8192
+    """Entries of the codebook."""
+    code_width: int = 32
+    """Width of an entry."""
+    normalised_input: bool = True
+    """X-FM's code hands the tokenizer images that are already normalised, as if they were bytes; what was trained with it needs the same.
+    False: pixels as the tokenizer was trained on them."""
+    weights: str | None = None
+    """A local file of VQ-KD; needed unless the run starts from a checkpoint that holds the tokenizer."""
+
+
 class ModelConfig(Settings):
     """A vision-language model of the X-VLM family."""
 
@@ -195,9 +227,14 @@ class ModelConfig(Settings):
     """Width of the contrastive features."""
     temperature: float = 0.07
     """Initial contrastive temperature (divides the similarities); learned, kept in [0.001, 0.5]."""
+    learn_temperature: bool = True
+    """False: the temperature stays what it is."""
     tied_mlm: bool = True
     """Whether the masked-LM head over the fusion encoder shares the text encoder's word embeddings (X-VLM, X2-VLM) or has an output
     matrix of its own (CCLM on X2-VLM, X-FM)."""
+    visual_tokenizer: VisualTokenizerConfig | None = None
+    """Masked image modelling predicts the codes of this tokenizer; null: the tokens that the vision encoder gives for the whole image
+    (X-FM)."""
     initializer_std: float = 0.02
     """Standard deviation of freshly initialised matrices and embeddings of the encoders. BERT's and BEiT's 0.02 suits their width of 768;
     a narrow model wants about 1 / sqrt(width)."""

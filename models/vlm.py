@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.errors import UserError
 from models.config import Beit2Config, ClipVitConfig, ModelConfig, SwinConfig, TextConfig, VisionSettings
 from models.fusion import Fusion, VisionContext
 from models.heads import MaskedLMHead, mlp_head
@@ -23,9 +24,12 @@ from models.vision.normalize import normalize_images
 from models.vision.regions import RegionViews
 from models.vision.swin import Swin
 from models.vision.video import FrameMean
+from models.vision.vqkd import VisualTokenizer
 
-Head = Literal["itc", "itm", "mlm", "box"]
-HEADS: tuple[Head, ...] = get_args(Head)
+Head = Literal["itc", "itm", "mlm", "box", "text_mlm", "mim"]
+ALL_HEADS: tuple[Head, ...] = get_args(Head)
+HEADS: tuple[Head, ...] = ("itc", "itm", "mlm", "box")
+"""Those that any vision encoder goes with."""
 TEMPERATURE_RANGE = (0.001, 0.5)
 STANDARD_STD = 0.02
 """What timm, transformers and our fusion encoder initialise matrices with."""
@@ -46,7 +50,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         vision, text, wanted = config.vision, config.text, set(heads)
         self.config = config
-        self.vision = build_vision(vision)
+        self.vision = build_vision(vision, hides_patches="mim" in wanted)
         self.frames = FrameMean(vision.frames, vision.width) if vision.frames else None
         self.text = build_text(text)
         self.fusion = Fusion(text, config.fusion, vision.width)
@@ -55,13 +59,19 @@ class VisionLanguageModel(nn.Module):
         if "itc" in wanted:
             self.vision_proj = nn.Linear(vision.width, config.projection_dim)
             self.text_proj = nn.Linear(text.width, config.projection_dim)
-            self.temperature = nn.Parameter(torch.tensor(config.temperature))
+            self.temperature = nn.Parameter(torch.tensor(config.temperature), requires_grad=config.learn_temperature)
         if "itm" in wanted:
             self.itm_head = mlp_head(text.width, 2)
         if "mlm" in wanted:
             self.mlm_head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps, tied=config.tied_mlm)
         if "box" in wanted:
             self.box_head = mlp_head(text.width, 4)
+        if "text_mlm" in wanted:
+            self.text_mlm_head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps)
+        self.visual_tokenizer: VisualTokenizer | None = None
+        if "mim" in wanted and config.visual_tokenizer is not None:
+            self.visual_tokenizer = VisualTokenizer(config.visual_tokenizer, vision.image_size, vision.stride)
+            self.code_head = nn.Linear(vision.width, config.visual_tokenizer.codes)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,6 +87,10 @@ class VisionLanguageModel(nn.Module):
             raise ValueError("This model has no frame embedding: set model.vision.frames to encode clips.")
         return self.frames(images, self.vision)
 
+    def encode_masked_images(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Images [B, 3, H, W], bytes or normalised, without the patches that `hidden` [B, N] marks, to tokens [B, 1+N, D]."""
+        return self.vision(normalize_images(images, self.dtype), hidden)
+
     def encode_regions(self, images: Tensor, image_index: Tensor, patch_mask: Tensor) -> tuple[Tensor, RegionViews]:
         """Images [B, 3, H, W], bytes or normalised, with regions of them; see `VisionEncoder.encode_regions`."""
         return self.vision.encode_regions(normalize_images(images, self.dtype), image_index, patch_mask)
@@ -89,11 +103,11 @@ class VisionLanguageModel(nn.Module):
         """Keys and values of all fusion layers for these images and regions, or for texts with their mask; see `Fusion.context`."""
         return self.fusion.context(tokens, regions, mask)
 
-    def fuse(self, vision: VisionContext, passes: list[FusionPass]) -> list[Tensor]:
+    def fuse(self, vision: VisionContext | None, passes: list[FusionPass]) -> list[Tensor]:
         """Run several passes over the same images as one batch of rows.
 
         Args:
-            vision: shared keys and values.
+            vision: shared keys and values; None skips cross-attention.
             passes: all with the same padded length.
 
         Returns:
@@ -121,8 +135,20 @@ class VisionLanguageModel(nn.Module):
 
     def masked_lm_logits(self, fused: Tensor, positions: Tensor) -> Tensor:
         """Vocabulary logits [R, M, V] at `positions` [R, M] of fused states [R, L, H]."""
-        states = fused.gather(1, positions[:, :, None].expand(-1, -1, fused.shape[2]))
-        return self.mlm_head(states, self.text.embedding_weight)
+        return self.mlm_head(_at(fused, positions), self.text.embedding_weight)
+
+    def text_masked_lm_logits(self, states: Tensor, positions: Tensor) -> Tensor:
+        """Vocabulary logits [R, M, V] at `positions` [R, M] of states [R, L, H] of the text encoder alone."""
+        return self.text_mlm_head(_at(states, positions), self.text.embedding_weight)
+
+    def code_logits(self, tokens: Tensor) -> Tensor:
+        """Logits [B, N, K] of the visual tokenizer's codes of tokens [B, 1+N, D]."""
+        return self.code_head(tokens[:, 1:])
+
+    def codes(self, images: Tensor) -> Tensor:
+        """The visual tokenizer's codes [B, N] of images [B, 3, H, W], bytes or normalised."""
+        assert self.visual_tokenizer is not None, "model.visual_tokenizer is set"
+        return self.visual_tokenizer(normalize_images(images, self.dtype))
 
     def boxes(self, fused: Tensor) -> Tensor:
         """Boxes [M, 4] as relative centre x, centre y, width, height of fused states [M, L, H]."""
@@ -130,11 +156,18 @@ class VisionLanguageModel(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
 
 
-def build_vision(config: VisionSettings) -> VisionEncoder:
-    """The vision encoder of a configuration, freshly initialised."""
+def build_vision(config: VisionSettings, hides_patches: bool = False) -> VisionEncoder:
+    """The vision encoder of a configuration, freshly initialised.
+
+    Raises:
+        UserError: patches are to be hidden from an encoder that has no mask token.
+    """
+    if hides_patches and not isinstance(config, Beit2Config):
+        kind = getattr(config, "kind", type(config).__name__)
+        raise UserError(f"model.vision.kind: {kind} has no mask token, which the objective mim needs. Take beit2, or leave mim out.")
     match config:
         case Beit2Config():
-            return Beit2(config)
+            return Beit2(config, hides_patches)
         case SwinConfig():
             return Swin(config)
         case ClipVitConfig():
@@ -145,6 +178,11 @@ def build_vision(config: VisionSettings) -> VisionEncoder:
 def build_text(config: TextConfig) -> Bert | Roberta:
     """The text encoder of a configuration, freshly initialised."""
     return Roberta(config) if config.kind == "roberta" else Bert(config)
+
+
+def _at(states: Tensor, positions: Tensor) -> Tensor:
+    """States [R, M, H] at `positions` [R, M] of [R, L, H]."""
+    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """How the recorded scenarios of one official class are computed with this project's models."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,4 +43,27 @@ class Family(Protocol):
 
     def run(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Computed | None:
         """Compute a scenario; None where this project does not cover it yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One scenario as a batch of a pre-training stream (dataset/streams/base.py)."""
+
+    batch: dict[str, Tensor]
+    objectives: dict[str, float]
+    negatives: dict[str, Tensor] = field(default_factory=dict)
+    """What is drawn, under the recorded names."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A family whose recorded optimiser trajectories can be repeated."""
+
+    def build(self, case: Case, dtype: torch.dtype) -> Built:
+        """See `Family`."""
+        ...
+
+    def stream(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Stream:
+        """A scenario as a batch whose negatives are the likeliest under the model's present weights."""
         ...

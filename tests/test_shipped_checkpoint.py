@@ -10,7 +10,7 @@ from dataset.shapeworld import write_shapeworld
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingEvaluation, RetrievalEvaluation
 from engine.evaluators import GroundingEvaluator, Inputs, RetrievalEvaluator
-from engine.weights import load_weights
+from models.checkpoints import load_checkpoint
 from models.config import ModelConfig
 from models.vlm import VisionLanguageModel
 
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "checkpoints/x2vlm_tiny"
 def model() -> VisionLanguageModel:
     settings = YAML(typ="safe").load((FOLDER / "config.yaml").read_text())["model"]
     model = VisionLanguageModel(ModelConfig.model_validate(settings), ("itc", "itm", "mlm", "box")).eval()
-    coverage = load_weights(model, FOLDER / "model.safetensors", [])
+    coverage = load_checkpoint(model, FOLDER / "model.safetensors")
     assert not coverage.ignored
     return model
 

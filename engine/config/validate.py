@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
@@ -17,8 +16,8 @@ from dataset.tasks.grounding import GroundingSet, GroundingTrain
 from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
-from engine.weights import check_weights, find_weights
-from models.initial_weights import read_state_dict
+from engine.weights import find_weights
+from models.checkpoints.load import check_checkpoint
 from models.vlm import HEADS, Head, VisionLanguageModel
 
 SAMPLES = 8
@@ -87,20 +86,8 @@ def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
     if not Path(checkpoint).exists():
         raise UserError(f"initialize.checkpoint: {checkpoint} does not exist.")
     file = find_weights(Path(checkpoint))
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    both, missing, ignored = check_weights(file, own, _shapes(file), list(config.initialize.allow_missing))
-    yield f"weights: {file} gives {len(both)} tensors; {len(missing)} start from nothing; {len(ignored)} of the file are not used"
-
-
-def _shapes(file: Path) -> dict[str, torch.Size]:
-    """Shapes of a weights file's tensors; of a safetensors file only the header is read."""
-    if file.suffix != ".safetensors":
-        return {name: tensor.shape for name, tensor in read_state_dict(file).items()}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    except Exception as error:  # safetensors raises its own class, which older releases do not export
-        raise UserError(f"{file}: not a readable safetensors file ({error}).") from error
+    coverage = check_checkpoint(model, file, config.initialize.allow_missing)
+    yield from (f"weights: {line.strip()}" for line in coverage.lines())
 
 
 def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iterator[str]:
@@ -110,8 +97,9 @@ def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iter
     if len(tokenizer) > text.vocab_size:
         has = f"the tokenizer in {config.tokenizer.path} has {len(tokenizer)} entries"
         raise UserError(f"model.text.vocab_size is {text.vocab_size}, but {has}.")
-    if longest > text.max_positions:
-        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has model.text.max_positions: {text.max_positions}.")
+    if longest > text.max_tokens:
+        has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
+        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has {has}.")
     yield f"tokenizer: {len(tokenizer):,} entries in {config.tokenizer.path}, texts of at most {longest} tokens"
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from common.settings import Settings
 from models.checkpoints.keys import KeyTable
-from models.config import ModelConfig
 
 Shapes = Mapping[str, torch.Size]
+Config = TypeVar("Config", bound=Settings)
+"""ModelConfig, or MvpConfig."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class HeadCounts:
     fusion: int | None = None
 
 
-class Adapter(Protocol):
-    """One official format."""
+class Adapter(Protocol[Config]):
+    """One official format of models that are described by this kind of configuration."""
 
     name: str
     """As the command line and reports call it."""
@@ -32,14 +34,14 @@ class Adapter(Protocol):
         """Whether a file with these tensors is of this format; told from names and shapes alone."""
         ...
 
-    def config(self, shapes: Shapes, heads: HeadCounts) -> ModelConfig:
+    def config(self, shapes: Shapes, heads: HeadCounts) -> Config:
         """The model that a file with these tensors holds."""
         ...
 
-    def table(self, config: ModelConfig) -> KeyTable:
+    def table(self, config: Config) -> KeyTable:
         """Names of the tensors of such a model."""
         ...
 
-    def buffers(self, config: ModelConfig) -> dict[str, Tensor]:
+    def buffers(self, config: Config) -> dict[str, Tensor]:
         """What official files hold beside weights (position ids, relative position indices), under official names, for writing them."""
         ...

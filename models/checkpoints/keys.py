@@ -18,9 +18,13 @@ class KeyTable:
     """Official names of tensors that are stored twice, to the official name that we read."""
     derived: tuple[str, ...] = ()
     """Endings of official names that hold no weights: buffers that follow from the configuration."""
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    """Other endings that official files give a name, to the usual one: read, never written."""
 
     def to_ours(self, name: str) -> str | None:
         """Our name of an official tensor, or None where it has no place of its own."""
+        ending = next((other for other in self.spellings if name.endswith(other)), "")
+        name = name.removesuffix(ending) + self.spellings.get(ending, "")
         if name in self.copies or name.endswith(self.derived):
             return None
         return _exchange(name, self.prefixes)

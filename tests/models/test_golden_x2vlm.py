@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from golden import Case, load_case
-from models.tasks import losses
+from models.tasks import losses, passes
 from models.tasks.losses import stream_losses
 from models.vlm import FusionPass, VisionLanguageModel
 
@@ -58,7 +58,7 @@ def test_losses_and_gradients_equal_the_recorded_ones(name: str, scenario: str, 
     # the record replaced the random draw by the likeliest negative and kept the indices
     every = torch.ones(len(batch["text_ids"]), dtype=torch.bool)
     drawn = (recorded["neg_image_idx"], every, recorded["neg_text_idx"], every)
-    monkeypatch.setattr(losses, "_draw_negatives", lambda *_: drawn)
+    monkeypatch.setattr(passes, "draw_negatives", lambda *_: drawn)
     objectives = dict.fromkeys(["itc", "itm", "mlm", "box"] if "target_box" in batch else ["itc", "itm", "mlm"], 1.0)
     computed = stream_losses(model, batch, objectives, "exact")
     for official, ours in NAMES.items():
@@ -76,7 +76,7 @@ def test_tokens_features_and_boxes_of_regions_equal_the_recorded_ones(dtype: str
     case = load_case("x2vlm_pretrain_sharp")
     torch_dtype = getattr(torch, dtype)
     model, recorded = build(case, torch_dtype), case.outputs[dtype]["region"]
-    encoded = losses.Encoded(model, to_batch(case.inputs["region"], torch_dtype), masked_text=False)
+    encoded = losses.Encoded(model, to_batch(case.inputs["region"], torch_dtype), ("itc", "box"))
     own, whole = (FusionPass(encoded.text, encoded.mask, view) for view in (encoded.own_view, encoded.image_view))
     fused, found = model.fuse(encoded.vision, [own, whole])
     tokens = encoded.mask[:, :, None]
