@@ -9,6 +9,7 @@ hard negatives, masked language modelling, box prediction, and all its regions.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,21 @@ from torch.nn import functional as F
 
 from models.config import FusionConfig, TextConfig
 from models.vision.regions import RegionViews
+
+
+class Seen(NamedTuple):
+    """What M text rows may attend to in one layer."""
+
+    keys: Tensor
+    """[M, h, P, d]"""
+    values: Tensor
+    """[M, h, P, d]"""
+    mask: Tensor | None
+    """[M, 1, 1, P] True where attending is allowed; None for everywhere."""
+
+    def part(self, rows: slice) -> "Seen":
+        """The same for some of the rows."""
+        return Seen(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
 
 
 @dataclass(frozen=True)
@@ -33,20 +49,17 @@ class VisionContext:
     mask: Tensor | None = None
     """[V, P] True where a view may be attended to; None where all of it may."""
 
-    def rows(self, layer: int, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [M, h, P, d] of one layer for text rows that attend to `view` [M]."""
+    def rows(self, layer: int, view: Tensor | None) -> Seen:
+        """What text rows that attend to `view` [M] see in one layer; without a view row i attends to whole image i of no regions."""
+        mask = None if self.mask is None else (self.mask if view is None else self.mask[view])[:, None, None, :]
+        if view is None:
+            return Seen(self.keys[layer], self.values[layer], mask)
         if self.region_keys is None or self.region_values is None or self.image_index is None:
-            return self.keys[layer][view], self.values[layer][view]
+            return Seen(self.keys[layer][view], self.values[layer][view], mask)
         image = self.image_index[view]
         keys = torch.cat([self.region_keys[layer][view], self.keys[layer][image, :, 1:]], dim=2)
         values = torch.cat([self.region_values[layer][view], self.values[layer][image, :, 1:]], dim=2)
-        return keys, values
-
-    def row_mask(self, view: Tensor | None) -> Tensor | None:
-        """Which visual tokens each text row may attend to, [M, 1, 1, P], or None for all."""
-        if self.mask is None:
-            return None
-        return (self.mask if view is None else self.mask[view])[:, None, None, :]
+        return Seen(keys, values, mask)
 
 
 class Attention(nn.Module):
@@ -98,14 +111,32 @@ class FusionLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(text.dropout)
 
-    def attend_to_text(self, states: Tensor, text_mask: Tensor) -> Tensor:
-        """Self-attention sub-layer, [M, L, H] -> [M, L, H]."""
-        keys, values = self.self_attention.project(states)
-        return self.self_attention_norm(states + self.dropout(self.self_attention(states, keys, values, text_mask)))
+    def forward(self, states: Tensor, text_mask: Tensor, vision: Seen | None, pooled: bool = False) -> Tensor:
+        """The whole layer.
 
-    def attend_to_vision(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        Args:
+            states: [M, L, H].
+            text_mask: [M, 1, 1, L] True for tokens.
+            vision: what each row may attend to; None skips cross-attention.
+            pooled: compute position 0 alone; it still attends to all text.
+
+        Returns:
+            [M, L, H]; [M, 1, H] when pooled.
+        """
+        states = self.attend_to_text(states, text_mask, pooled)
+        if vision is not None:
+            states = self.attend_to_vision(states, vision)
+        return self.feed_forward(states)
+
+    def attend_to_text(self, states: Tensor, text_mask: Tensor, pooled: bool = False) -> Tensor:
+        """Self-attention sub-layer, [M, L, H] -> [M, L, H], or [M, 1, H] when pooled."""
+        keys, values = self.self_attention.project(states)
+        queries = states[:, :1] if pooled else states
+        return self.self_attention_norm(queries + self.dropout(self.self_attention(queries, keys, values, text_mask)))
+
+    def attend_to_vision(self, states: Tensor, vision: Seen) -> Tensor:
         """Cross-attention sub-layer, [M, L, H] -> [M, L, H]."""
-        return self.cross_attention_norm(states + self.dropout(self.cross_attention(states, keys, values, mask)))
+        return self.cross_attention_norm(states + self.dropout(self.cross_attention(states, *vision)))
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """MLP sub-layer, [M, L, H] -> [M, L, H]."""
@@ -151,39 +182,43 @@ class Fusion(nn.Module):
             _view_masks(tokens, regions),
         )
 
-    def forward(self, text: Tensor, text_mask: Tensor, vision: VisionContext | None, view: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text: Tensor, text_mask: Tensor, vision: VisionContext | None, view: Tensor | None = None, pooled: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Fuse text rows with the views that they attend to.
+
+        Matching and box heads read position 0 alone, so the last layer computes no other position of the rows that are for them.
 
         Args:
             text: [M, L, H] states of the text encoder.
             text_mask: [M, L] True for tokens.
             vision: shared keys and values; None skips cross-attention (text-only language modelling).
             view: [M] the view of each row; None when row i attends to whole image i and there are no regions.
+            pooled: of how many rows, counted from the first, only position 0 is wanted.
 
         Returns:
-            [M, L, H]; position 0 stands for the pair.
+            Position 0 of the first rows, [pooled, 1, H], which stands for the pair; all positions of the others, [M - pooled, L, H].
         """
         keep = text_mask.bool()[:, None, None, :]
-        mask = None if vision is None else vision.row_mask(view)
-        for index, layer in enumerate(self._layers()):
-            text = layer.attend_to_text(text, keep)
-            if vision is not None:
-                keys, values = (vision.keys[index], vision.values[index]) if view is None else vision.rows(index, view)
-                text = layer.attend_to_vision(text, keys, values, mask)
-            text = layer.feed_forward(text)
-        return text
+        *most, last = self._layers()
+        for index, layer in enumerate(most):
+            text = layer(text, keep, None if vision is None else vision.rows(index, view))
+        seen = None if vision is None else vision.rows(len(most), view)
+        heads, others = slice(pooled), slice(pooled, None)
+        first = last(text[heads], keep[heads], seen and seen.part(heads), pooled=True) if pooled else text[heads, :1]
+        rest = last(text[others], keep[others], seen and seen.part(others)) if pooled < len(text) else text[others]
+        return first, rest
 
     @torch.no_grad()
     def attention_maps(self, text: Tensor, text_mask: Tensor, vision: VisionContext, view: Tensor, layer: int) -> Tensor:
         """Cross-attention probabilities [M, h, L, P] of one layer (negative counts from the last), for looking at."""
-        keep, mask = text_mask.bool()[:, None, None, :], vision.row_mask(view)
+        keep = text_mask.bool()[:, None, None, :]
         wanted = range(len(self.layers))[layer]
         for index, block in enumerate(self._layers()[: wanted + 1]):
-            text = block.attend_to_text(text, keep)
-            keys, values = vision.rows(index, view)
+            text, seen = block.attend_to_text(text, keep), vision.rows(index, view)
             if index == wanted:
-                return block.cross_attention.probabilities(text, keys, mask)
-            text = block.feed_forward(block.attend_to_vision(text, keys, values, mask))
+                return block.cross_attention.probabilities(text, seen.keys, seen.mask)
+            text = block.feed_forward(block.attend_to_vision(text, seen))
         raise AssertionError("unreachable: the wanted layer is in range")
 
 

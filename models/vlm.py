@@ -41,6 +41,8 @@ class FusionPass(NamedTuple):
     text: Tensor
     mask: Tensor
     view: Tensor
+    pooled: bool = False
+    """Whether position 0 alone is read, as matching and box heads do; the rest is then not computed."""
 
 
 class VisionLanguageModel(nn.Module):
@@ -111,10 +113,16 @@ class VisionLanguageModel(nn.Module):
             passes: all with the same padded length.
 
         Returns:
-            States [M, L, H] of each pass.
+            States of each pass: [M, L, H], or [M, 1, H] where it is pooled.
         """
-        text, mask, view = (torch.cat(parts) for parts in zip(*passes, strict=True))
-        return list(self.fusion(text, mask, vision, view).split([len(item.view) for item in passes]))
+        order = sorted(range(len(passes)), key=lambda index: not passes[index].pooled)  # pooled ones first
+        text, mask, view = (torch.cat([getattr(passes[index], part) for index in order]) for part in ("text", "mask", "view"))
+        sizes = [len(passes[index].view) for index in order]
+        pooled = sum(len(item.view) for item in passes if item.pooled)
+        heads, full = self.fusion(text, mask, vision, view, pooled)
+        count = sum(item.pooled for item in passes)
+        states = [*heads.split(sizes[:count]), *full.split(sizes[count:])]
+        return [states[order.index(index)] for index in range(len(passes))]
 
     def image_features(self, global_tokens: Tensor) -> Tensor:
         """Contrastive features [.., E] of global vision tokens [.., D], of length 1."""

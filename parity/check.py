@@ -33,7 +33,7 @@ def find_cases(paths: Iterable[Path]) -> list[Path]:
             logger.info("%s: not a folder, left out", path)  # a shell's `golden/*` names them, too
         elif not folders:
             raise UserError(f"{path}: no recorded case, neither it nor a folder in it has a config.json or functions.json")
-        found += folders
+        found += [folder for folder in folders if folder not in found]
     if not found:
         raise UserError("no recorded case among the given paths; see --help for the layout")
     return found

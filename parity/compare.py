@@ -98,7 +98,7 @@ def compare_number(scenario: str, name: str, dtype: str, recorded: float, ours: 
     """Compare one number. So small that the absolute tolerance counts, its relative error is that of the smallest larger number."""
     found = None if ours is None else torch.tensor(ours, dtype=torch.float64)
     finding = compare(scenario, name, dtype, torch.tensor(recorded, dtype=torch.float64), found, allowed)
-    if finding.problem or not allowed.relative:
+    if finding.problem or not allowed.absolute or not allowed.relative:
         return finding
     return replace(finding, relative=finding.absolute / max(abs(recorded), allowed.absolute / allowed.relative))
 

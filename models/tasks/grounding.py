@@ -45,4 +45,4 @@ def predict_boxes(model: VisionLanguageModel, images: Tensor, ids: Tensor, mask:
     """
     vision = model.context(model.encode_images(images))
     view = torch.arange(len(ids), device=ids.device)
-    return model.boxes(model.fuse(vision, [FusionPass(model.encode_text(ids, mask), mask, view)])[0]).float()
+    return model.boxes(model.fuse(vision, [FusionPass(model.encode_text(ids, mask), mask, view, pooled=True)])[0]).float()

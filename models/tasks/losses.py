@@ -105,7 +105,8 @@ class Encoded:
         if objective in self.variants.stop_text_gradient:
             states = states.detach()
         # for a box the whole image is in view: it must be found, not read off the region's mask
-        return FusionPass(states, self.mask, self.image_view if objective == "box" else self.own_view)
+        view = self.image_view if objective == "box" else self.own_view
+        return FusionPass(states, self.mask, view, pooled=objective != "mlm")
 
 
 def stream_losses(

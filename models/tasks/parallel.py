@@ -105,5 +105,5 @@ def text_context(model: VisionLanguageModel, states: Tensor, mask: Tensor) -> Vi
 def _translation_lm_loss(model: VisionLanguageModel, batch: Batch, mode: GradientMode) -> Tensor:
     """Masked language modelling of the two texts in one row, with no cross-attention (XLM's TLM, arXiv 1901.07291)."""
     mask = batch["pair_mask"]
-    fused = model.fusion(model.encode_text(batch["pair_ids_masked"], mask), mask, None)
+    _, fused = model.fusion(model.encode_text(batch["pair_ids_masked"], mask), mask, None)
     return mlm_loss(model.masked_lm_logits(fused, batch["pair_masked_positions"]), batch["pair_mlm_labels"], mode)

@@ -64,11 +64,11 @@ def matching(
         name: of the loss.
     """
     view_of_text, has_view, text_of_view, has_text = draw_negatives(*features, model.temperature, batch)
-    text, mask, view = pair
+    text, mask, view = pair.text, pair.mask, pair.view
     passes = [
-        pair,
-        FusionPass(text, mask, view[view_of_text]),  # a region's mask travels with its view
-        FusionPass(text[text_of_view], mask[text_of_view], view),
+        FusionPass(text, mask, view, pooled=True),
+        FusionPass(text, mask, view[view_of_text], pooled=True),  # a region's mask travels with its view
+        FusionPass(text[text_of_view], mask[text_of_view], view, pooled=True),
     ]
     positive = torch.ones_like(has_view)
 

@@ -131,5 +131,5 @@ def _match(
     """Matching logit of class 1 for each text with its view, [k] on the CPU."""
     mask = gallery.mask[texts]
     length = int(mask.sum(dim=1).max())  # these texts' longest, not the gallery's
-    item = FusionPass(gallery.states[texts, :length].to(device), mask[:, :length].to(device), view.to(device))
+    item = FusionPass(gallery.states[texts, :length].to(device), mask[:, :length].to(device), view.to(device), pooled=True)
     return model.match_logits(model.fuse(vision, [item])[0])[:, 1].float().cpu()

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from models.checkpoints.keys import KeyTable, convert
+from models.fusion import VisionContext
 from models.objectives.matching import negative_weights
 from models.tasks.base import Batch
 from models.tasks.passes import draw_negatives
+from models.vlm import FusionPass
 from parity.case import Case
 from parity.family import Built
 
@@ -99,7 +101,7 @@ def watching(model: nn.Module, methods: Sequence[str]) -> Iterator[Seen]:
     """Keep what these methods of a model return, in order, while other code calls them."""
     seen: Seen = {name: [] for name in methods}
     for name in methods:
-        setattr(model, name, _keeping(getattr(model, name), seen[name]))
+        setattr(model, name, (_keeping_whole if name == "fuse" else _keeping)(getattr(model, name), seen[name]))
     try:
         yield seen
     finally:
@@ -114,6 +116,17 @@ def _keeping(call: Callable[..., Any], kept: list[Any]) -> Callable[..., Any]:
         return result
 
     return kept_call
+
+
+def _keeping_whole(fuse: Callable[..., list[Tensor]], kept: list[Any]) -> Callable[..., list[Tensor]]:
+    """Training leaves out what no head reads; the recordings hold all positions, so they are computed once more for keeping."""
+
+    def kept_fuse(vision: VisionContext | None, passes: list[FusionPass]) -> list[Tensor]:
+        with torch.no_grad():
+            kept.append(fuse(vision, [item._replace(pooled=False) for item in passes]))
+        return fuse(vision, passes)
+
+    return kept_fuse
 
 
 @contextmanager

@@ -42,10 +42,10 @@ def test_a_vocabulary_too_small_for_the_letters_is_refused(tmp_path):
         train_wordpiece(SENTENCES, tmp_path, vocab_size=20)
 
 
-def test_encoding_pads_to_a_multiple_of_eight_and_masks_the_padding(folder):
+def test_encoding_pads_to_a_multiple_of_four_and_masks_the_padding(folder):
     tokenizer = load_tokenizer(folder)
     ids, mask = encode_texts(tokenizer, ["a red circle", "the large purple star beside a small yellow cross"], max_tokens=40)
-    assert ids.shape == mask.shape == (2, 16)
+    assert ids.shape == mask.shape == (2, 12)
     assert ids.dtype == torch.int64
     assert mask.dtype == torch.bool
     assert mask.sum(1).tolist() == [5, 11]

@@ -105,7 +105,7 @@ def test_text_alone_passes_the_fusion_layers_without_vision(dtype: str) -> None:
     torch_dtype = getattr(torch, dtype)
     model, inputs = build(case, torch_dtype), case.inputs["text"]
     mask = inputs["text_atts"].bool()
-    fused = model.fusion(model.encode_text(inputs["text_ids_masked"], mask), mask, None)
+    _, fused = model.fusion(model.encode_text(inputs["text_ids_masked"], mask), mask, None)
     logits = model.masked_lm_logits(fused, inputs["masked_pos"])
     keep = (inputs["masked_ids"] != -100)[:, :, None]
     absolute, relative = (5e-5, 1e-5) if dtype == "float32" else (1e-9, 1e-9)
