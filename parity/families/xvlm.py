@@ -118,7 +118,7 @@ def computed(stream: Stream, losses: Scores, seen: Seen, inner: Seen) -> Compute
     if "box" in stream.objectives:
         outputs |= {"bbox_raw": inner["bbox_raw"][0], "bbox_pred": seen["boxes"][0]}
     if "image" in batch:
-        outputs |= {name: as_tokens(values[0]) for name, values in inner.items() if name.startswith("vision_block")}
+        outputs |= {name: block_output(values[0], batch) for name, values in inner.items() if name.startswith("vision_block")}
         outputs |= vision_outputs(batch, seen) | pair_outputs(batch, seen, stream.objectives)
     return Computed(outputs, total)
 
@@ -149,3 +149,11 @@ def pair_outputs(batch: dict[str, Tensor], seen: Seen, objectives: dict[str, flo
     if "box" in objectives:
         outputs["cross_embeds.2"] = states[-1]
     return outputs
+
+
+def block_output(states: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """A vision block's output as recorded: where regions pass the block beside their images, the official code has the regions first."""
+    images, regions = len(batch["image"]), len(batch.get("patch_mask", ()))
+    if "patch_mask" in batch and len(states) == images + regions:
+        states = states.roll(-images, dims=0)
+    return as_tokens(states)

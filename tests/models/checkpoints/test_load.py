@@ -18,7 +18,7 @@ from models.checkpoints.registry import ADAPTERS, OURS, adapter_named, detect
 from models.config import Beit2Config, ClipVitConfig, FusionConfig, ModelConfig, SwinConfig, TextConfig
 from models.mvp.config import MvpConfig
 from models.mvp.model import MVP_HEADS, Mvp
-from models.vlm import HEADS, VisionLanguageModel
+from models.vlm import HEADS, Head, VisionLanguageModel
 
 BEIT = Beit2Config(image_size=32, patch_size=8, width=16, depth=2, heads=2)
 SWIN = SwinConfig(image_size=64, embed_dim=4, depths=(2, 2), heads=(1, 2), window=4, width=8)
@@ -39,7 +39,7 @@ def official(model: nn.Module, family: str = "x2vlm", bert: bool = True) -> dict
     return tensors if bert else {name.replace("text_encoder.bert.", "text_encoder."): value for name, value in tensors.items()}
 
 
-def model_of(config: ModelConfig, heads: tuple[str, ...] = HEADS, seed: int = 0) -> VisionLanguageModel:
+def model_of(config: ModelConfig, heads: tuple[Head, ...] = HEADS, seed: int = 0) -> VisionLanguageModel:
     torch.manual_seed(seed)
     return VisionLanguageModel(config, heads)
 
@@ -65,6 +65,7 @@ def test_only_the_heads_that_are_asked_for_are_built_and_the_report_names_the_re
     source = model_of(config_of())
     torch.save(official(source), tmp_path / "file.th")
     loaded = load_pretrained(tmp_path / "file.th", heads=("itc", "itm"), counts=COUNTS)
+    assert isinstance(loaded, VisionLanguageModel)
     assert not hasattr(loaded, "box_head")
     coverage = load_checkpoint(loaded, tmp_path / "file.th")
     assert coverage.ignored["bbox_head.0.weight"] == "this model has no such part"
