@@ -21,7 +21,7 @@ class InitializeSettings(Settings):
     """Weights to start from. A run that goes on after an interruption takes its own checkpoint instead."""
 
     checkpoint: str | None = None
-    """A weights file, a checkpoint folder, or the folder of a finished run."""
+    """A weights file of ours or of a known official format (docs/checkpoints.md), a checkpoint folder, or the folder of a finished run."""
     allow_missing: list[str] = []
     """Patterns (with *) of model tensors that the checkpoint, or the weights an encoder starts from, may lack; they start fresh."""
 

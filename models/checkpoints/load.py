@@ -158,8 +158,12 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
 def _refuse_pairs(named: Named) -> None:
     """Files of X-VLM and CCLM fine-tuned on pairs of images (NLVR2, MaRVL) have each fusion layer twice, one for each image, which share
     the projections of the image; as one stack they would compute something else."""
-    first, second = (named.conversion.tensors.get(f"fusion.layers.{layer}.cross_attention.key.weight") for layer in (0, 1))
-    if first is not None and second is not None and not first.is_meta and torch.equal(first, second):
+
+    def same(part: str) -> bool:
+        first, second = (named.conversion.tensors.get(f"fusion.layers.{layer}.cross_attention.{part}.weight") for layer in (0, 1))
+        return first is not None and second is not None and not first.is_meta and torch.equal(first, second)
+
+    if same("key") and same("value") and not same("query"):
         raise UserError(
             f"{named.source}: its fusion layers come in pairs, one layer for each of two images (fine-tuned on NLVR2 or MaRVL). "
             "No model here takes such weights; start from the pre-training file."

@@ -178,8 +178,8 @@ def test_another_encoder_is_named(tmp_path: Path) -> None:
 def test_layers_in_pairs_are_not_taken_for_one_stack(tmp_path: Path) -> None:
     source = model_of(config_of(SWIN))
     tensors = official(source, "xvlm")
-    key = "text_encoder.bert.encoder.layer.{}.crossattention.self.key.weight"
-    torch.save(tensors | {key.format(3): tensors[key.format(2)]}, tmp_path / "file.th")
+    shared = "text_encoder.bert.encoder.layer.{}.crossattention.self.{}.weight"
+    torch.save(tensors | {shared.format(3, part): tensors[shared.format(2, part)] for part in ("key", "value")}, tmp_path / "file.th")
     with pytest.raises(UserError, match=r"fusion layers come in pairs.*NLVR2"):
         load_checkpoint(source, tmp_path / "file.th")
 

@@ -1,5 +1,6 @@
 """The layouts of the published files: recognised, described by their configs, and covered."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def config_of(layout: str) -> ModelConfig | MvpConfig:
     return ModelConfig.model_validate({**settings, "vision": {**settings["vision"], **changes}})
 
 
+@cache
 def coverage_of(layout: str) -> Coverage:
     """Of a model as its recipe describes it, with all heads that the file holds."""
     contents, config = Contents(on_meta(LAYOUTS[layout])), config_of(layout)

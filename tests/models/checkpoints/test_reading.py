@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from models.checkpoints.reading import read_checkpoint, read_shapes, read_state_dict
+from models.checkpoints.settings_pickle import read_settings_pickle
 
 SETTINGS = """
 # a comment that the reader keeps
@@ -151,6 +152,8 @@ def test_a_pickle_that_would_run_a_command_is_refused_unrun(tmp_path: Path, plac
         with pytest.raises(UserError, match=rf"{file}.*(holds more than tensors|damaged)") as caught:
             read(file)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UserError):  # the inner wall, without torch's before it
+        read_settings_pickle(file, shapes_only=False)
     assert not touched.exists()
     pickle.loads(pickle.dumps(Payload(f"touch {touched}")))
     assert touched.exists(), "the payload does work where nothing stops it"
