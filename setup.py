@@ -30,7 +30,7 @@ EXTRAS = {
     "dev": ["packaging>=24", "pyright[nodejs]>=1.1.400", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.9"],
 }
 
-PACKAGES = ("common", "models", "dataset", "engine", "evaluation")
+PACKAGES = ("common", "models", "dataset", "engine", "evaluation", "parity")
 
 setup(
     name="multigrain",

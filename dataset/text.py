@@ -1,11 +1,19 @@
-"""Captions: normalisation, and the choice of one where a record holds several (X2-VLM's layouts)."""
+"""Captions and questions: normalisation, and the choice of a caption where a record holds several (X2-VLM's layouts)."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-_TO_SPACE = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))
+_MARKS = ",.'!?\"()*#:;~"
+_DASHES: dict[str, str | None] = dict.fromkeys("-/", " ")
+Punctuation = Literal["space", "delete"]
+"""What becomes of punctuation: a space (X2-VLM, CCLM, X-FM: "it's" is read as "it s"), or nothing (X-VLM: "its"). Dashes and slashes
+always become spaces."""
+_TABLES: dict[Punctuation, dict[int, str | None]] = {
+    "space": str.maketrans({**dict.fromkeys(_MARKS, " "), **_DASHES}),
+    "delete": str.maketrans({**dict.fromkeys(_MARKS), **_DASHES}),
+}
 _SPACES = re.compile(r"\s{2,}")
 _SIDES = re.compile(r"\b(?:left|right)(?:most)?\b", re.IGNORECASE)
 
@@ -18,15 +26,15 @@ Captions = Any
 """A text, a list of texts, or a mapping language -> text or list of texts, as annotations hold them."""
 
 
-def pre_caption(text: str, max_words: int) -> str:
-    """Normalise a caption: lower case, punctuation to spaces, at most `max_words` words.
+def pre_caption(text: str, max_words: int, punctuation: Punctuation = "space") -> str:
+    """Normalise a caption: lower case, no punctuation, at most `max_words` words.
 
     Runs of white space become one space; single tabs and line breaks stay, as in the published code.
 
     Raises:
         EmptyCaption: nothing is left.
     """
-    text = text.lower().translate(_TO_SPACE).replace("<person>", "person")
+    text = text.lower().translate(_TABLES[punctuation]).replace("<person>", "person")
     text = _SPACES.sub(" ", text).rstrip("\n").strip(" ")
     words = text.split(" ")
     if len(words) > max_words:
@@ -34,6 +42,15 @@ def pre_caption(text: str, max_words: int) -> str:
     if not text.strip():
         raise EmptyCaption("the caption is empty")
     return text
+
+
+def pre_question(text: str, max_words: int, punctuation: Punctuation = "space") -> str:
+    """Normalise a question: as a caption, but inner white space and <person> stay as they are.
+
+    As in the published code a run of spaces counts as words of no letters. A question may become empty.
+    """
+    text = text.lower().translate(_TABLES[punctuation]).rstrip(" ")
+    return " ".join(text.split(" ")[:max_words])
 
 
 def caption_texts(captions: Captions) -> list[str]:

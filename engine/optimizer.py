@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from common.errors import UserError
+from engine.adamw import OfficialAdamW
 from engine.config.schema import OptimizerSettings
 
 NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
@@ -31,17 +32,21 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
 
     Args:
         named: parameters under the names of the model (vision, text, fusion, heads).
-        settings: rates; `vision_lr`, `text_lr` and `cross_lr` go before `lr_mult`, which goes before `lr`.
+        settings: rates; `vision_lr`, `text_lr` and `cross_lr` go before `lr_mult`, which goes before `lr`. As in the published code the
+            embeddings of frames are no part of the vision encoder, and a masked-LM head is part of the text encoder where the two
+            share the word embeddings.
         new: names of the parameters that no pretrained weights were loaded into; `lr_mult` is for them.
 
     Returns:
         Groups in order of first appearance; each remembers its base rate.
     """
+    named = list(named)
+    rates = _module_rates(settings, tied="mlm_head.decoder" not in dict(named))
     groups: dict[tuple[float, float], Group] = {}
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
-        rate = _rate(name, settings, new)
+        rate = rates.get(name.split(".", 1)[0]) or settings.lr * (settings.lr_mult if name in new else 1.0)
         decay = 0.0 if any(part in name for part in NO_DECAY) else settings.weight_decay
         group = groups.setdefault((rate, decay), Group(params=[], names=[], lr=rate, base_lr=rate, weight_decay=decay))
         group["params"].append(parameter)
@@ -49,13 +54,10 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
     return list(groups.values())
 
 
-def _rate(name: str, settings: OptimizerSettings, new: frozenset[str]) -> float:
-    module = name.split(".", 1)[0]
+def _module_rates(settings: OptimizerSettings, tied: bool) -> dict[str, float | None]:
+    """Rate of each module that has one of its own."""
     cross_lr = settings.cross_lr if settings.cross_lr is not None else settings.text_lr
-    special = {"vision": settings.vision_lr, "frames": settings.vision_lr, "text": settings.text_lr, "fusion": cross_lr}.get(module)
-    if special is not None:
-        return special
-    return settings.lr * (settings.lr_mult if name in new else 1.0)
+    return {"vision": settings.vision_lr, "text": settings.text_lr, "fusion": cross_lr, "mlm_head": settings.text_lr if tied else None}
 
 
 def build_optimizer(groups: list[Group], settings: OptimizerSettings) -> Optimizer:
@@ -69,6 +71,8 @@ def build_optimizer(groups: list[Group], settings: OptimizerSettings) -> Optimiz
             message = "optimizer.implementation is apex, but NVIDIA apex is not installed. Set optimizer.implementation: fused."
             raise UserError(message) from error
         return FusedAdam(parameters, betas=(beta1, beta2), eps=settings.eps, adam_w_mode=True)
+    if settings.implementation == "official":
+        return OfficialAdamW(parameters, betas=(beta1, beta2), eps=settings.eps)
     return AdamW(
         parameters,
         betas=(beta1, beta2),

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dataset.batches import StreamBatch
-from engine.config.schema import RunConfig
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
 from models.tasks.base import Task
@@ -18,9 +17,9 @@ from models.tasks.base import Task
 class Stepper:
     """Takes optimizer steps; nothing in it waits for the device."""
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator, task: Task, optimizer: Optimizer) -> None:
-        self.accumulation = config.engine.accumulation
-        self.clip_norm = config.optimizer.clip_norm
+    def __init__(self, accumulation: int, clip_norm: float | None, accelerator: Accelerator, task: Task, optimizer: Optimizer) -> None:
+        self.accumulation = accumulation
+        self.clip_norm = clip_norm
         self.accelerator = accelerator
         self.weights = task.weights
         self.wrapped: nn.Module

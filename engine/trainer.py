@@ -23,14 +23,15 @@ from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_
 from engine.progress import ProgressBar, set_up_logging
 from engine.schedule import linear_factor
 from engine.step import Stepper
-from engine.weights import load_weights
-from models.families.x2vlm import X2VLM
+from engine.weights import find_weights
+from models.checkpoints import load_checkpoint
 from models.initial_weights import load_initial_weights
 from models.tasks.base import Task
+from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
-Evaluate = Callable[[X2VLM], dict[str, float]]
+Evaluate = Callable[[VisionLanguageModel], dict[str, float]]
 """Numbers of a model on held-out data; called on all ranks."""
 
 
@@ -59,13 +60,15 @@ class Engine:
         """Of this rank."""
         return self.accelerator.device
 
-    def initialize(self, model: X2VLM) -> None:
+    def initialize(self, model: VisionLanguageModel) -> None:
         """Give a new model its starting weights: a checkpoint, or pretrained encoders, as configured."""
         settings = self.config.initialize
         if settings.checkpoint is not None:
-            self.new_parameters = frozenset(load_weights(model, Path(settings.checkpoint), settings.allow_missing).new)
+            coverage = load_checkpoint(model, find_weights(Path(settings.checkpoint)), settings.allow_missing)
+            self.new_parameters = frozenset(coverage.new)
         else:
-            self.new_parameters = frozenset(name for name, _ in model.named_parameters()) - load_initial_weights(model)
+            filled = load_initial_weights(model, settings.allow_missing)
+            self.new_parameters = frozenset(name for name, _ in model.named_parameters()) - filled
 
     def fit(self, task: Task, streams: Mapping[str, Stream], evaluate: Evaluate | None = None, select: str | None = None) -> None:
         """Train to the configured number of steps, from the latest checkpoint if there is one.
@@ -102,7 +105,8 @@ class Engine:
                 self._save(task, optimizer)
 
         try:
-            self._loop(Stepper(self.config, self.accelerator, task, optimizer), streams, total, log, bar, after)
+            stepper = Stepper(self.config.engine.accumulation, self.config.optimizer.clip_norm, self.accelerator, task, optimizer)
+            self._loop(stepper, streams, total, log, bar, after)
         finally:
             bar.close()
             if log is not None:
@@ -146,7 +150,7 @@ class Engine:
             after(step)
             clock.skip(time.perf_counter() - paused)
 
-    def load_best(self, model: X2VLM) -> None:
+    def load_best(self, model: VisionLanguageModel) -> None:
         """Put back the weights that did best on validation, where a run chooses any."""
         best = self.store.load_best()
         if best is not None:

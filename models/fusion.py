@@ -15,19 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import TextConfig
-
-
-@dataclass(frozen=True)
-class RegionViews:
-    """Regions that text rows may attend to instead of whole images."""
-
-    tokens: Tensor
-    """[R, D] global tokens."""
-    image_index: Tensor
-    """[R] the image of each region."""
-    patch_mask: Tensor
-    """[R, N] True for the patches of the region."""
+from models.config import FusionConfig, TextConfig
+from models.vision.regions import RegionViews
 
 
 class Seen(NamedTuple):
@@ -50,15 +39,15 @@ class VisionContext:
     """Every fusion layer's projected keys and values, computed once and shared by all passes."""
 
     keys: list[Tensor]
-    """For each layer [B, h, P, d]."""
+    """For each layer [B, h, P, d]; [V, h, P, d] where every view has tokens of its own."""
     values: list[Tensor]
     region_keys: list[Tensor] | None = None
-    """For each layer [V, h, 1, d]: the keys of each view's global token; None without regions."""
+    """For each layer [V, h, 1, d]: the keys of each view's global token; None unless regions share their image's patches."""
     region_values: list[Tensor] | None = None
     image_index: Tensor | None = None
-    """[V] the image of each view; None without regions."""
+    """[V] the image of each view; None unless regions share their image's patches."""
     mask: Tensor | None = None
-    """[V, P] True where a view may be attended to; None without regions."""
+    """[V, P] True where a view may be attended to; None where all of it may."""
 
     def rows(self, layer: int, view: Tensor | None) -> Seen:
         """What text rows that attend to `view` [M] see in one layer; without a view row i attends to whole image i of no regions."""
@@ -109,17 +98,18 @@ class Attention(nn.Module):
 class FusionLayer(nn.Module):
     """BERT layer (post-norm) with cross-attention between self-attention and MLP."""
 
-    def __init__(self, config: TextConfig, vision_width: int) -> None:
+    def __init__(self, text: TextConfig, config: FusionConfig, vision_width: int) -> None:
         super().__init__()
-        width, eps = config.width, config.layer_norm_eps
-        self.self_attention = Attention(width, width, config.heads, config.dropout)
+        width, heads, intermediate = text.width, config.heads or text.heads, config.intermediate or text.intermediate
+        eps = text.layer_norm_eps if config.layer_norm_eps is None else config.layer_norm_eps
+        self.self_attention = Attention(width, width, heads, text.dropout)
         self.self_attention_norm = nn.LayerNorm(width, eps=eps)
-        self.cross_attention = Attention(width, vision_width, config.heads, config.dropout)
+        self.cross_attention = Attention(width, vision_width, heads, text.dropout)
         self.cross_attention_norm = nn.LayerNorm(width, eps=eps)
-        self.mlp_in = nn.Linear(width, config.intermediate)
-        self.mlp_out = nn.Linear(config.intermediate, width)
+        self.mlp_in = nn.Linear(width, intermediate)
+        self.mlp_out = nn.Linear(intermediate, width)
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(text.dropout)
 
     def forward(self, states: Tensor, text_mask: Tensor, vision: Seen | None, pooled: bool = False) -> Tensor:
         """The whole layer.
@@ -156,39 +146,40 @@ class FusionLayer(nn.Module):
 class Fusion(nn.Module):
     """The cross-modal encoder."""
 
-    def __init__(self, config: TextConfig, layers: int, vision_width: int) -> None:
+    def __init__(self, text: TextConfig, config: FusionConfig, vision_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([FusionLayer(config, vision_width) for _ in range(layers)])
+        self.layers = nn.ModuleList([FusionLayer(text, config, vision_width) for _ in range(config.layers)])
         self.apply(_initialize)
 
     def _layers(self) -> list[FusionLayer]:
         return [layer for layer in self.layers if isinstance(layer, FusionLayer)]
 
-    def context(self, tokens: Tensor, regions: RegionViews | None = None) -> VisionContext:
+    def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None) -> VisionContext:
         """Project keys and values of all layers, once.
 
         Args:
-            tokens: [B, P, D] of whole images.
+            tokens: [B, P, D] of whole images, or states of texts that other texts attend to.
             regions: views that follow the B whole images.
+            mask: [B, P] True where tokens may be attended to; None for all. Only without regions.
 
         Returns:
             The context of V = B (+ R) views.
         """
+        if regions is not None and regions.patches is not None:
+            own = torch.cat([regions.tokens[:, None], regions.patches], dim=1)
+            return self.context(torch.cat([tokens, own]), mask=_view_masks(tokens, regions))
         pairs = [layer.cross_attention.project(tokens) for layer in self._layers()]
         keys, values = [key for key, _ in pairs], [value for _, value in pairs]
         if regions is None:
-            return VisionContext(keys, values)
+            return VisionContext(keys, values, mask=mask)
         region_pairs = [layer.cross_attention.project(regions.tokens[:, None]) for layer in self._layers()]  # [R, h, 1, d]
-        images, patches = tokens.shape[0], tokens.shape[1] - 1
-        whole = torch.ones(images, 1 + patches, dtype=torch.bool, device=tokens.device)
-        masks = F.pad(regions.patch_mask, (1, 0), value=True)
         return VisionContext(
             keys,
             values,
             [torch.cat([key[:, :, :1], region]) for key, (region, _) in zip(keys, region_pairs, strict=True)],
             [torch.cat([value[:, :, :1], region]) for value, (_, region) in zip(values, region_pairs, strict=True)],
-            torch.cat([torch.arange(images, device=tokens.device), regions.image_index]),
-            torch.cat([whole, masks]),
+            torch.cat([torch.arange(tokens.shape[0], device=tokens.device), regions.image_index]),
+            _view_masks(tokens, regions),
         )
 
     def forward(
@@ -214,10 +205,9 @@ class Fusion(nn.Module):
             text = layer(text, keep, None if vision is None else vision.rows(index, view))
         seen = None if vision is None else vision.rows(len(most), view)
         heads, others = slice(pooled), slice(pooled, None)
-        return (
-            last(text[heads], keep[heads], seen and seen.part(heads), pooled=True) if pooled else text[heads, :1],
-            last(text[others], keep[others], seen and seen.part(others)) if pooled < len(text) else text[others],
-        )
+        first = last(text[heads], keep[heads], seen and seen.part(heads), pooled=True) if pooled else text[heads, :1]
+        rest = last(text[others], keep[others], seen and seen.part(others)) if pooled < len(text) else text[others]
+        return first, rest
 
     @torch.no_grad()
     def attention_maps(self, text: Tensor, text_mask: Tensor, vision: VisionContext, view: Tensor, layer: int) -> Tensor:
@@ -230,6 +220,12 @@ class Fusion(nn.Module):
                 return block.cross_attention.probabilities(text, seen.keys, seen.mask)
             text = block.feed_forward(block.attend_to_vision(text, seen))
         raise AssertionError("unreachable: the wanted layer is in range")
+
+
+def _view_masks(tokens: Tensor, regions: RegionViews) -> Tensor:
+    """[V, P]: whole images are seen whole, regions by their patches and their global token."""
+    whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    return torch.cat([whole, F.pad(regions.patch_mask, (1, 0), value=True)])
 
 
 def _initialize(module: nn.Module) -> None:

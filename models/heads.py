@@ -14,16 +14,21 @@ def mlp_head(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MaskedLMHead(nn.Module):
-    """BERT's masked-LM head; the output matrix is the word embedding of the text encoder, passed at each call."""
+    """BERT's masked-LM head.
 
-    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
+    The output matrix is the word embedding of the text encoder, passed at each call, or one of the head's own (`tied` False).
+    """
+
+    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float, tied: bool = True) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
+        self.decoder = None if tied else nn.Parameter(torch.empty(vocab_size, width).normal_(std=0.02))
 
     def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
-        """Vocabulary logits [.., V] of states [.., H] with the embedding [V, H]."""
-        return F.linear(self.norm(F.gelu(self.dense(states))), embedding, self.bias)
+        """Vocabulary logits [.., V] of states [.., H] with the embedding [V, H], which an untied head leaves aside."""
+        matrix = embedding if self.decoder is None else self.decoder
+        return F.linear(self.norm(F.gelu(self.dense(states))), matrix, self.bias)

@@ -10,18 +10,18 @@ from dataset.shapeworld import write_shapeworld
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingEvaluation, RetrievalEvaluation
 from engine.evaluators import GroundingEvaluator, Inputs, RetrievalEvaluator
-from engine.weights import load_weights
+from models.checkpoints import load_checkpoint
 from models.config import ModelConfig
-from models.families.x2vlm import X2VLM
+from models.vlm import VisionLanguageModel
 
 FOLDER = Path(__file__).parents[1] / "checkpoints/x2vlm_tiny"
 
 
 @pytest.fixture(scope="module")
-def model() -> X2VLM:
+def model() -> VisionLanguageModel:
     settings = YAML(typ="safe").load((FOLDER / "config.yaml").read_text())["model"]
-    model = X2VLM(ModelConfig.model_validate(settings), ("itc", "itm", "mlm", "box")).eval()
-    coverage = load_weights(model, FOLDER / "model.safetensors", [])
+    model = VisionLanguageModel(ModelConfig.model_validate(settings), ("itc", "itm", "mlm", "box")).eval()
+    coverage = load_checkpoint(model, FOLDER / "model.safetensors")
     assert not coverage.ignored
     return model
 
@@ -43,14 +43,14 @@ def test_it_is_small_enough_to_travel() -> None:
     assert "content hash" in (FOLDER / "README.md").read_text()
 
 
-def test_it_grounds_expressions_in_unseen_scenes(model: X2VLM, unseen: Path) -> None:
+def test_it_grounds_expressions_in_unseen_scenes(model: VisionLanguageModel, unseen: Path) -> None:
     evaluator = GroundingEvaluator(str(unseen / "grounding_test.json"), str(unseen / "images"), inputs(), GroundingEvaluation())
     accuracy, guesses = evaluator(model)["accuracy"], evaluator.baselines()
     assert accuracy > 60
     assert accuracy > 2 * guesses["largest object"]["accuracy"]
 
 
-def test_it_retrieves_unseen_scenes(model: X2VLM, unseen: Path) -> None:
+def test_it_retrieves_unseen_scenes(model: VisionLanguageModel, unseen: Path) -> None:
     file, root = str(unseen / "retrieval_test.json"), str(unseen / "images")
     metrics = RetrievalEvaluator(file, root, inputs(), RetrievalEvaluation(top_k=8))(model)
     assert metrics["tr_r1"] > 30  # chance is 1

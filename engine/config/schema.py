@@ -21,9 +21,9 @@ class InitializeSettings(Settings):
     """Weights to start from. A run that goes on after an interruption takes its own checkpoint instead."""
 
     checkpoint: str | None = None
-    """A weights file, a checkpoint folder, or the folder of a finished run."""
+    """A weights file of ours or of a known official format (docs/checkpoints.md), a checkpoint folder, or the folder of a finished run."""
     allow_missing: list[str] = []
-    """Patterns (with *) of model tensors that the checkpoint may lack; they start as initialised."""
+    """Patterns (with *) of model tensors that the checkpoint, or the weights an encoder starts from, may lack; they start fresh."""
 
 
 class OptimizerSettings(Settings):
@@ -44,8 +44,10 @@ class OptimizerSettings(Settings):
     """Factor on the rate of parameters that start from nothing."""
     clip_norm: Rate | None = 1.0
     """Longest gradient, over all parameters; null: no clipping."""
-    implementation: Literal["fused", "foreach", "single", "apex"] = "fused"
-    """How the update is computed. apex needs NVIDIA apex."""
+    implementation: Literal["fused", "foreach", "single", "official", "apex"] = "fused"
+    """How the update is computed. fused, foreach and single are PyTorch's AdamW, from fast to simple. official: the AdamW of the published
+    code, which decays after the update and adds eps before the correction of the bias; for meeting a published trajectory step by step,
+    slower, and no better to train with. apex needs NVIDIA apex."""
 
     @model_validator(mode="after")
     def _rates_come_together(self) -> "OptimizerSettings":
@@ -96,8 +98,8 @@ class ScheduleSettings(Settings):
         return self.steps if self.steps is not None else max(round((self.epochs or 0) * records / images_per_step), 1)
 
     def warmup(self, total: int) -> int:
-        """Warm-up steps of a run of `total` steps."""
-        return self.warmup_steps if isinstance(self.warmup_steps, int) else round(self.warmup_steps * total)
+        """Warm-up steps of a run of `total` steps; a share is rounded down, as in the published code."""
+        return self.warmup_steps if isinstance(self.warmup_steps, int) else int(self.warmup_steps * total)
 
 
 class EngineSettings(Settings):

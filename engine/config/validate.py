@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
@@ -17,9 +16,9 @@ from dataset.tasks.grounding import GroundingSet, GroundingTrain
 from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
-from engine.weights import check_weights, find_weights
-from models.families.x2vlm import X2VLM, Head
-from models.initial_weights import read_state_dict
+from engine.weights import find_weights
+from models.checkpoints.load import check_checkpoint
+from models.vlm import HEADS, Head, VisionLanguageModel
 
 SAMPLES = 8
 """Records of each source that are read, spread over it."""
@@ -49,7 +48,7 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         except (UserError, BadRecord) as error:
             problems.append(str(error))
 
-    model: list[X2VLM] = []
+    model: list[VisionLanguageModel] = []
     run(lambda: _model(config, model))
     if model:
         run(lambda: _weights(config, model[0]))
@@ -67,18 +66,18 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
 
 
-def _model(config: RunConfig, built: list[X2VLM]) -> Iterator[str]:
+def _model(config: RunConfig, built: list[VisionLanguageModel]) -> Iterator[str]:
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
-    heads: list[Head] = [head for head in ("itc", "itm", "mlm", "box") if head in wanted]
+    heads: list[Head] = [head for head in HEADS if head in wanted]
     with torch.device("meta"):  # shapes alone, no memory
-        built.append(X2VLM(config.model, heads))
+        built.append(VisionLanguageModel(config.model, heads))
     vision = config.model.vision
     parameters = sum(parameter.numel() for parameter in built[0].parameters())
-    side = vision.image_size // vision.patch_size
-    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {side} x {side} patches; heads {', '.join(heads)}"
+    grid = f"{vision.grid} x {vision.grid}"
+    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(heads)}"
 
 
-def _weights(config: RunConfig, model: X2VLM) -> Iterator[str]:
+def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
     checkpoint = config.initialize.checkpoint
     if checkpoint is None:
         places = [place for place in (config.model.vision.weights, config.model.text.weights) if place]
@@ -87,20 +86,8 @@ def _weights(config: RunConfig, model: X2VLM) -> Iterator[str]:
     if not Path(checkpoint).exists():
         raise UserError(f"initialize.checkpoint: {checkpoint} does not exist.")
     file = find_weights(Path(checkpoint))
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    both, missing, ignored = check_weights(file, own, _shapes(file), list(config.initialize.allow_missing))
-    yield f"weights: {file} gives {len(both)} tensors; {len(missing)} start from nothing; {len(ignored)} of the file are not used"
-
-
-def _shapes(file: Path) -> dict[str, torch.Size]:
-    """Shapes of a weights file's tensors; of a safetensors file only the header is read."""
-    if file.suffix != ".safetensors":
-        return {name: tensor.shape for name, tensor in read_state_dict(file).items()}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: torch.Size(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    except Exception as error:  # safetensors raises its own class, which older releases do not export
-        raise UserError(f"{file}: not a readable safetensors file ({error}).") from error
+    coverage = check_checkpoint(model, file, config.initialize.allow_missing)
+    yield from (f"weights: {line.strip()}" for line in coverage.lines())
 
 
 def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iterator[str]:
@@ -110,8 +97,9 @@ def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iter
     if len(tokenizer) > text.vocab_size:
         has = f"the tokenizer in {config.tokenizer.path} has {len(tokenizer)} entries"
         raise UserError(f"model.text.vocab_size is {text.vocab_size}, but {has}.")
-    if longest > text.max_positions:
-        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has model.text.max_positions: {text.max_positions}.")
+    if longest > text.max_tokens:
+        has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
+        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has {has}.")
     yield f"tokenizer: {len(tokenizer):,} entries in {config.tokenizer.path}, texts of at most {longest} tokens"
 
 
@@ -143,7 +131,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
 def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.patch_size)
+        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride)
     text = TextSide(tokenizer, length, masking=None)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)

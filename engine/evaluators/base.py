@@ -13,7 +13,7 @@ from common.distributed import rank, world_size
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import RunConfig
 from evaluation.report import ReportPanels
-from models.families.x2vlm import X2VLM
+from models.vlm import VisionLanguageModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Inputs:
 class Evaluator(Protocol):
     """One data set and the numbers it gives."""
 
-    def __call__(self, model: X2VLM) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """Metrics of a model in evaluation mode; called on all ranks, the same on all."""
         ...
 
@@ -47,7 +47,7 @@ class Evaluator(Protocol):
         """Name of a guess that does not look -> its metrics."""
         ...
 
-    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Pictures for the report; called on the main rank after evaluation."""
         ...
 
@@ -58,7 +58,7 @@ class Probes:
     def __init__(self, evaluators: Mapping[str, Evaluator]) -> None:
         self.evaluators = dict(evaluators)
 
-    def __call__(self, model: X2VLM) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """Metrics of all, as "name/metric"."""
         return {f"{name}/{key}": value for name, evaluator in self.evaluators.items() for key, value in evaluator(model).items()}
 
@@ -70,7 +70,7 @@ class Probes:
                 merged.setdefault(guess, {}).update({f"{name}/{key}": value for key, value in metrics.items()})
         return merged
 
-    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Pictures of all."""
         found = [evaluator.panels(model, samples) for evaluator in self.evaluators.values()]
         return ReportPanels(

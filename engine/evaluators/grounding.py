@@ -14,8 +14,8 @@ from engine.config.schema import GroundingEvaluation
 from engine.evaluators.base import Inputs, share_of
 from evaluation.grounding import grounding_baselines, grounding_metrics, iou
 from evaluation.report import AttentionPanel, BoxPanel, ReportPanels
-from models.families.x2vlm import X2VLM
 from models.tasks.grounding import predict_boxes
+from models.vlm import VisionLanguageModel
 
 
 class GroundingEvaluator:
@@ -28,7 +28,7 @@ class GroundingEvaluator:
         self.inputs = inputs
         self.settings = settings
 
-    def __call__(self, model: X2VLM) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """Accuracy at IoU 0.5 in percent, by the plain and the inclusive-pixel rule, and mean IoU."""
         predicted: list[Tensor] = []
         true: list[Tensor] = []
@@ -47,7 +47,7 @@ class GroundingEvaluator:
         train_boxes, train_sizes = _boxes_and_sizes(self.train) if self.train is not None else (None, None)
         return grounding_baselines(boxes, sizes, train_boxes, train_sizes, known)  # pyright: ignore[reportArgumentType]
 
-    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Predicted against true boxes, and where each word looks, for expressions spread over the set."""
         chosen = np.linspace(0, len(self.data) - 1, min(samples, len(self.data)), dtype=int).tolist()
         boxes: list[BoxPanel] = []
@@ -67,7 +67,7 @@ class GroundingEvaluator:
         collate = partial(collate_grounding, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens)
         return DataLoader(Subset(self.data, indices), batch_size=self.settings.batch_size, collate_fn=collate)  # pyright: ignore[reportReturnType]
 
-    def _predict(self, model: X2VLM, batch: GroundingBatch) -> Tensor:
+    def _predict(self, model: VisionLanguageModel, batch: GroundingBatch) -> Tensor:
         """[B, 4] x, y, w, h in pixels of the original images, on the CPU."""
         inputs = (
             batch["image"].to(self.inputs.device),
@@ -81,7 +81,7 @@ class GroundingEvaluator:
         return torch.cat([corner, end - corner], dim=1) * batch["size"].repeat(1, 2)
 
     @torch.no_grad()
-    def _attention(self, model: X2VLM, batch: GroundingBatch) -> np.ndarray:
+    def _attention(self, model: VisionLanguageModel, batch: GroundingBatch) -> np.ndarray:
         """[B, L, g, g] attention of every token over the patches: the last fusion layer, mean over its heads."""
         mask = batch["text_mask"].to(self.inputs.device)
         vision = model.context(model.encode_images(batch["image"].to(self.inputs.device)))

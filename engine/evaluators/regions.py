@@ -9,8 +9,8 @@ from dataset.streams.base import Stream
 from engine.evaluators.base import Inputs
 from evaluation.grounding import iou
 from evaluation.report import BoxPanel, ReportPanels
-from models.families.x2vlm import X2VLM
 from models.tasks.grounding import predict_boxes
+from models.vlm import VisionLanguageModel
 
 
 class RegionPictures:
@@ -20,7 +20,7 @@ class RegionPictures:
         self.batches = MixedBatches({"regions": stream}, seed)
         self.inputs = inputs
 
-    def __call__(self, model: X2VLM) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """No metrics."""
         return {}
 
@@ -28,7 +28,7 @@ class RegionPictures:
         """No baselines."""
         return {}
 
-    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """One region each of the first images of the stream's order."""
         batch = {key: value.to(self.inputs.device) for key, value in self.batches[0]["regions"].tensors.items()}
         first: dict[int, int] = {}  # image -> its first region

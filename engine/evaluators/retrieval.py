@@ -15,8 +15,8 @@ from engine.config.schema import RetrievalEvaluation
 from engine.evaluators.base import Inputs, share_of
 from evaluation.report import RankedImage, ReportPanels, RetrievalPanel
 from evaluation.retrieval import chance_recall, recall_metrics
-from models.families.x2vlm import X2VLM
 from models.tasks.retrieval import encode_gallery, rerank_images, rerank_texts
+from models.vlm import VisionLanguageModel
 
 SHOWN = 5
 """Retrieved images shown for a text."""
@@ -32,7 +32,7 @@ class RetrievalEvaluator:
         self.settings = settings
         self.scores: Tensor | None = None
 
-    def __call__(self, model: X2VLM) -> dict[str, float]:
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """TR and IR recall after re-ranking, and `itc_*` by features alone, in percent."""
         encoded = encode_gallery(model, self._images(), self._texts(), self.inputs.device)
         by_feature = encoded.similarity()  # [I, T]
@@ -50,7 +50,7 @@ class RetrievalEvaluator:
         chance = chance_recall(len(self.gallery.images), self.gallery.text_image)
         return {"chance": chance | {f"itc_{name}": chance[name] for name in ("tr_r1", "ir_r1", "r_mean")}}
 
-    def panels(self, model: X2VLM, samples: int) -> ReportPanels:
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """The best images for some texts, evenly spread over the gallery."""
         if self.scores is None:
             self(model)

@@ -15,11 +15,16 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - size / 2, centre + size / 2], dim=1)
 
 
-def paired_giou(left: Tensor, right: Tensor) -> Tensor:
-    """Generalised IoU of row i of `left` with row i of `right`, corner boxes [R, 4] -> [R] in [-1, 1]."""
+def paired_overlap(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas [R] that row i of `left` and row i of `right`, corner boxes [R, 4], share, and that they cover together."""
     area_left, area_right = ((box[:, 2:] - box[:, :2]).clamp(min=0).prod(dim=1) for box in (left, right))
     shared = (torch.minimum(left[:, 2:], right[:, 2:]) - torch.maximum(left[:, :2], right[:, :2])).clamp(min=0).prod(dim=1)
-    union = area_left + area_right - shared
+    return shared, area_left + area_right - shared
+
+
+def paired_giou(left: Tensor, right: Tensor) -> Tensor:
+    """Generalised IoU of row i of `left` with row i of `right`, corner boxes [R, 4] -> [R] in [-1, 1]."""
+    shared, union = paired_overlap(left, right)
     hull = (torch.maximum(left[:, 2:], right[:, 2:]) - torch.minimum(left[:, :2], right[:, :2])).clamp(min=0).prod(dim=1)
     smallest = torch.finfo(left.dtype).tiny  # two empty boxes give 0/0
     return shared / union.clamp(min=smallest) - (hull - union) / hull.clamp(min=smallest)

@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from common.distributed import GradientMode, mean_of_rows
 
 
+def negative_weights(similarity: Tensor, same: Tensor) -> Tensor:
+    """How likely each column is drawn as the negative of each row, up to a factor of the row: [B, B], 0 where `same`."""
+    return similarity.detach().float().softmax(dim=1).add(1e-5).masked_fill(same, 0.0)
+
+
 def hard_negatives(similarity: Tensor, same: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one negative column for every row, likelier the more similar it looks; all rows at once, without a host sync.
 
@@ -22,11 +27,23 @@ def hard_negatives(similarity: Tensor, same: Tensor, draws: Tensor) -> tuple[Ten
         index [B] of the drawn columns, and valid [B], False where a row has no negative at all (a batch of one, or of one image):
         its index means nothing and the loss leaves it out.
     """
-    weights = similarity.detach().float().softmax(dim=1).add(1e-5).masked_fill(same, 0.0)
-    cumulative = weights.double().cumsum(dim=1)
+    cumulative = negative_weights(similarity, same).double().cumsum(dim=1)
     total = cumulative[:, -1:]
     index = (cumulative <= draws.double()[:, None] * total).sum(dim=1).clamp(max=similarity.shape[1] - 1)
     return index, total.squeeze(1) > 0
+
+
+def hardest_negatives(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar negative column of every row (MVP section 3.3).
+
+    Args:
+        similarity: [B, B]; rows are anchors.
+        same: [B, B] True where row and column may not be paired.
+
+    Returns:
+        index [B] and valid [B], as `hard_negatives`.
+    """
+    return similarity.detach().masked_fill(same, float("-inf")).argmax(dim=1), ~same.all(dim=1)
 
 
 def itm_loss(logits: Tensor, matched: Tensor, valid: Tensor, mode: GradientMode) -> Tensor:

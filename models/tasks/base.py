@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.families.x2vlm import X2VLM
+from models.vlm import VisionLanguageModel
 
 Batch = Mapping[str, Tensor]
 """Documented keys to tensors, see dataset/streams/base.py."""
@@ -13,7 +13,7 @@ Batch = Mapping[str, Tensor]
 class Task(nn.Module):
     """A model with its losses. Subclasses implement `forward`, so that wrappers such as DDP see the whole computation."""
 
-    model: X2VLM
+    model: VisionLanguageModel
     weights: dict[str, float]
     """Weight of each loss in the total, under the name that `forward` gives it."""
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.families.x2vlm import X2VLM, FusionPass
 from models.tasks.base import Batch, Task
 from models.tasks.losses import stream_losses
+from models.vlm import FusionPass, VisionLanguageModel
 
 
 class Grounding(Task):
@@ -20,7 +20,7 @@ class Grounding(Task):
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, float], mode: GradientMode) -> None:
         super().__init__()
-        self.model = X2VLM(config, ["box"])
+        self.model = VisionLanguageModel(config, ["box"])
         self.weights = {f"train/{name}": weight for name, weight in weights.items()}
         self.mode: GradientMode = mode
 
@@ -31,7 +31,7 @@ class Grounding(Task):
 
 
 @torch.no_grad()
-def predict_boxes(model: X2VLM, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+def predict_boxes(model: VisionLanguageModel, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Box of each text in its image.
 
     Args:

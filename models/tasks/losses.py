@@ -1,128 +1,167 @@
 """The objectives of one stream on one batch: what is encoded once, fused in one call, and scored.
 
-Shapes: B images, R texts, V = B or B + R views, L text tokens, M masked positions.
+Shapes: B images, R texts, V = B or B + R views, N patches, L text tokens, M masked positions, D vision width, H text width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
-from models.families.x2vlm import X2VLM, FusionPass
-from models.fusion import RegionViews, VisionContext
+from models.fusion import VisionContext
 from models.objectives.box import box_losses
 from models.objectives.contrastive import itc_loss
+from models.objectives.masked_image import code_loss, token_loss
 from models.objectives.masked_lm import mlm_loss
-from models.objectives.matching import hard_negatives, itm_loss
 from models.tasks.base import Batch
-from models.vision.regions import region_tokens
+from models.tasks.parallel import second_caption_losses
+from models.tasks.passes import Request, Scores, masked_lm, matching, run_requests
+from models.vlm import FusionPass, VisionLanguageModel
 
-Scores = dict[str, Tensor]
-Request = tuple[list[FusionPass], Callable[[list[Tensor]], Scores]]
-"""Fusion passes that an objective wants, and what it makes of their states."""
+CONTRASTED = {"itc", "itm", "ttc"}
+"""Objectives that need contrastive features."""
+FUSED = {"itm", "mlm", "box"}
+"""Objectives over the fusion encoder."""
+CLEAN_TEXT = {*CONTRASTED, "box"}
+"""Objectives that need the texts as they are."""
+MASKED_TEXT = {"mlm", "text_mlm"}
+"""Objectives that need the texts with hidden tokens."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """How papers vary the objectives."""
+
+    stop_text_gradient: frozenset[str] = frozenset()
+    """Objectives over the fusion encoder (itm, mlm, box) whose gradient does not reach the text encoder. X-FM (arXiv 2301.05065, section
+    3.3): all of them."""
+    pooled_mim: bool = True
+    """Whether masked image modelling also compares the global tokens."""
+
+
+AS_USUAL = Variants()
 
 
 class Encoded:
-    """One batch after the encoders: everything that the objectives share."""
+    """One batch after the encoders: everything that the objectives share. What none of them needs is left out."""
 
-    def __init__(self, model: X2VLM, batch: Batch, masked_text: bool) -> None:
+    tokens: Tensor
+    """[B, 1+N, D] of the whole images."""
+    global_tokens: Tensor
+    """[R, D] what each text describes: its image or region."""
+    mask: Tensor
+    """[R, L] True for tokens."""
+    image_view: Tensor
+    """[R] the whole image of each text."""
+    own_view: Tensor
+    """[R] what each text describes."""
+    text: Tensor
+    """[R, L, H]"""
+    masked_text: Tensor
+    """[R, L, H]"""
+
+    def __init__(self, model: VisionLanguageModel, batch: Batch, objectives: Collection[str], variants: Variants = AS_USUAL) -> None:
         self.batch = batch
-        self.mask = batch["text_mask"]
-        tokens = model.encode_images(batch["image"])  # [B, 1+N, D]
-        images, device = tokens.shape[0], tokens.device
-        rows = torch.arange(len(self.mask), device=device)
-        self.image_view = batch.get("image_index", rows)  # [R] the whole image of each text
-        self.own_view, self.global_tokens, regions = self.image_view, tokens[:, 0], None
-        if "patch_mask" in batch:
-            self.global_tokens = region_tokens(tokens, self.image_view, batch["patch_mask"])
-            regions = RegionViews(self.global_tokens, self.image_view, batch["patch_mask"])
-            self.own_view = images + rows  # [R] the region of each text
-        elif "image_index" in batch:
-            self.global_tokens = self.global_tokens[self.image_view]
-        self.vision: VisionContext = model.context(tokens, regions)
-        ids, masks = [batch["text_ids"]], [self.mask]
-        if masked_text:  # clean and masked texts share one call
-            ids, masks = [*ids, batch["text_ids_masked"]], [*masks, self.mask]
-        states = model.encode_text(torch.cat(ids), torch.cat(masks)).split(len(rows))
-        self.text, self.masked_text = states[0], states[-1]  # [R, L, H]
+        self.variants = variants
+        self.vision: VisionContext | None = None  # stays None for texts without images
+        wanted = set(objectives)
+        if "text_mask" in batch:
+            self.mask = batch["text_mask"]
+            rows = torch.arange(len(self.mask), device=self.mask.device)
+            self.image_view = self.own_view = batch.get("image_index", rows)
+        if "image" in batch and (wanted & (CONTRASTED | FUSED) or ("mim" in wanted and model.visual_tokenizer is None)):
+            self._encode_images(model, bool(wanted & FUSED))
+        if wanted & (CLEAN_TEXT | MASKED_TEXT):
+            self._encode_texts(model, wanted)
+
+    def _encode_images(self, model: VisionLanguageModel, fused: bool) -> None:
+        regions = None
+        if "patch_mask" in self.batch:
+            self.tokens, regions = model.encode_regions(self.batch["image"], self.image_view, self.batch["patch_mask"])
+            self.global_tokens = regions.tokens
+            self.own_view = len(self.tokens) + torch.arange(len(self.mask), device=self.mask.device)
+        else:
+            self.tokens = model.encode_images(self.batch["image"])
+            self.global_tokens = self.tokens[:, 0]
+            if "image_index" in self.batch:
+                self.global_tokens = self.global_tokens[self.image_view]
+        if fused:
+            self.vision = model.context(self.tokens, regions)
+
+    def _encode_texts(self, model: VisionLanguageModel, wanted: set[str]) -> None:
+        clean, masked = bool(wanted & CLEAN_TEXT), bool(wanted & MASKED_TEXT)
+        ids = [self.batch[name] for name, used in (("text_ids", clean), ("text_ids_masked", masked)) if used]
+        states = model.encode_text(torch.cat(ids), self.mask.repeat(len(ids), 1)).split(len(self.mask))  # clean and masked in one call
+        if clean:
+            self.text = states[0]
+        if masked:
+            self.masked_text = states[-1]
+
+    def fusion_pass(self, objective: str) -> FusionPass:
+        """The texts and what they describe, as an objective (itm, mlm, box) fuses them."""
+        states = self.masked_text if objective == "mlm" else self.text
+        if objective in self.variants.stop_text_gradient:
+            states = states.detach()
+        # for a box the whole image is in view: it must be found, not read off the region's mask
+        view = self.image_view if objective == "box" else self.own_view
+        return FusionPass(states, self.mask, view, pooled=objective != "mlm")
 
 
-def stream_losses(model: X2VLM, batch: Batch, objectives: Mapping[str, float], mode: GradientMode) -> Scores:
+def stream_losses(
+    model: VisionLanguageModel, batch: Batch, objectives: Collection[str], mode: GradientMode, variants: Variants = AS_USUAL
+) -> Scores:
     """All losses of one stream.
 
     Args:
         model: encoders and heads.
-        batch: see dataset/streams/base.py for keys and shapes.
-        objectives: names of the objectives to compute: itc, itm, mlm, box (which gives box_l1 and box_giou).
+        batch: see dataset/streams/base.py for keys and shapes. Batches without images have text objectives only (mlm, which then skips
+            cross-attention, and text_mlm), batches without texts only mim. For mim it carries patch_hidden [B, N], True for the patches
+            to hide.
+        objectives: names of the objectives to compute: itc, itm, mlm, box (which gives box_l1 and box_giou), ttc (of second captions),
+            text_mlm, mim. Of texts in two languages: see `parallel_losses`.
         mode: see `GradientMode`.
+        variants: see `Variants`.
 
     Returns:
         Scalar losses by name.
     """
-    encoded = Encoded(model, batch, masked_text="mlm" in objectives)
+    encoded = Encoded(model, batch, objectives, variants)
     scores: Scores = {}
     requests: list[Request] = []
-    if "itc" in objectives or "itm" in objectives:
+    if CONTRASTED & set(objectives):
         image, text = model.image_features(encoded.global_tokens), model.text_features(encoded.text)
         if "itc" in objectives:
             scores["itc"] = itc_loss(image, text, model.temperature, batch.get("sample_ids"), mode)
+        if "ttc" in objectives:
+            scores |= second_caption_losses(model, batch, image, text, scores.get("itc"), mode)
         if "itm" in objectives:
-            requests.append(_matching(model, encoded, *_draw_negatives(image, text, model.temperature, batch), mode))
+            requests.append(matching(model, encoded.fusion_pass("itm"), (image, text), batch, mode))
     if "mlm" in objectives:
-        requests.append(_masked_lm(model, encoded, mode))
+        requests.append(masked_lm(model, encoded.fusion_pass("mlm"), batch, mode))
     if "box" in objectives:
         requests.append(_box(model, encoded, mode))
-    states = model.fuse(encoded.vision, [item for passes, _ in requests for item in passes]) if requests else []
-    for passes, score in requests:
-        scores |= score(states[: len(passes)])
-        states = states[len(passes) :]
+    scores |= run_requests(model, encoded.vision, requests)
+    if "text_mlm" in objectives:
+        logits = model.text_masked_lm_logits(encoded.masked_text, batch["masked_positions"])
+        scores["text_mlm"] = mlm_loss(logits, batch["mlm_labels"], mode)
+    if "mim" in objectives:
+        scores["mim"] = _masked_image_loss(model, encoded, mode)
     return scores
 
 
-@torch.no_grad()
-def _draw_negatives(image: Tensor, text: Tensor, temperature: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each text a wrong image and for each image a wrong text, within the groups of this rank's batch."""
-    with torch.autocast(image.device.type, enabled=False):
-        similarity = image.float() @ text.float().T / temperature.float()  # [R, R] image rows, text columns
-    ids, group, draws = batch["sample_ids"], batch["group"], batch["negative_draws"]
-    same = (ids[:, None] == ids[None]) | (group[:, None] != group[None])
-    image_of_text, has_image = hard_negatives(similarity.T, same, draws[:, 0])
-    text_of_image, has_text = hard_negatives(similarity, same, draws[:, 1])
-    return image_of_text, has_image, text_of_image, has_text
-
-
-def _matching(
-    model: X2VLM, encoded: Encoded, image_of_text: Tensor, has_image: Tensor, text_of_image: Tensor, has_text: Tensor, mode: GradientMode
-) -> Request:
-    text, mask, view = encoded.text, encoded.mask, encoded.own_view
-    passes = [
-        FusionPass(text, mask, view, pooled=True),
-        FusionPass(text, mask, view[image_of_text], pooled=True),  # a region's mask travels with its view
-        FusionPass(text[text_of_image], mask[text_of_image], view, pooled=True),
-    ]
-    positive = torch.ones_like(has_image)
-
-    def score(states: list[Tensor]) -> Scores:
-        logits = torch.cat([model.match_logits(item) for item in states])
-        matched = torch.cat([positive, ~positive, ~positive])
-        return {"itm": itm_loss(logits, matched, torch.cat([positive, has_image, has_text]), mode)}
-
-    return passes, score
-
-
-def _masked_lm(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
-    def score(states: list[Tensor]) -> Scores:
-        logits = model.masked_lm_logits(states[0], encoded.batch["masked_positions"])
-        return {"mlm": mlm_loss(logits, encoded.batch["mlm_labels"], mode)}
-
-    return [FusionPass(encoded.masked_text, encoded.mask, encoded.own_view)], score
-
-
-def _box(model: X2VLM, encoded: Encoded, mode: GradientMode) -> Request:
+def _box(model: VisionLanguageModel, encoded: Encoded, mode: GradientMode) -> Request:
     def score(states: list[Tensor]) -> Scores:
         l1, giou = box_losses(model.boxes(states[0]), encoded.batch["target_box"], ~encoded.batch["is_image"], mode)
         return {"box_l1": l1, "box_giou": giou}
 
-    # the whole image is in view: the box must be found, not read off the region's mask
-    return [FusionPass(encoded.text, encoded.mask, encoded.image_view, pooled=True)], score
+    return [encoded.fusion_pass("box")], score
+
+
+def _masked_image_loss(model: VisionLanguageModel, encoded: Encoded, mode: GradientMode) -> Tensor:
+    images, hidden = encoded.batch["image"], encoded.batch["patch_hidden"]
+    tokens = model.encode_masked_images(images, hidden)
+    if model.visual_tokenizer is None:
+        return token_loss(tokens, encoded.tokens, hidden, mode, encoded.variants.pooled_mim)
+    return code_loss(model.code_logits(tokens), model.codes(images), hidden, mode)

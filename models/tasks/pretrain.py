@@ -7,9 +7,18 @@ from torch import Tensor
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.families.x2vlm import X2VLM
 from models.tasks.base import Batch, Task
-from models.tasks.losses import stream_losses
+from models.tasks.losses import AS_USUAL, Scores, Variants, stream_losses
+from models.tasks.parallel import parallel_losses
+from models.vlm import ALL_HEADS, Head, VisionLanguageModel
+
+HEADS_OF: Mapping[str, tuple[Head, ...]] = {
+    "itm": ("itm", "itc"),  # matching draws its negatives by the contrastive features
+    "ttc": ("itc",),
+    "ttm": ("itm", "itc"),
+    "tlm": ("mlm",),
+}
+"""The heads of objectives that need others than the one of their name."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,8 @@ class StreamObjectives:
     weight: float
     """Of the whole stream in the total."""
     objectives: Mapping[str, float]
-    """Weight of each objective within the stream: itc, itm, mlm, box."""
+    """Weight of each objective within the stream: itc, itm, mlm, box, text_mlm, mim; ttc, ttm, mlm, tlm of parallel text."""
+    variants: Variants = AS_USUAL
 
 
 class Pretraining(Task):
@@ -29,9 +39,8 @@ class Pretraining(Task):
         super().__init__()
         self.streams = dict(streams)
         self.mode: GradientMode = mode
-        used = {name for stream in streams.values() for name in stream.objectives}
-        # matching needs the contrastive features to draw its negatives from
-        self.model = X2VLM(config, [head for head in ("itc", "itm", "mlm", "box") if head in used or (head == "itc" and "itm" in used)])
+        used = {head for stream in streams.values() for name in stream.objectives for head in HEADS_OF.get(name, (name,))}
+        self.model = VisionLanguageModel(config, [head for head in ALL_HEADS if head in used])
         self.weights = {
             f"{name}/{loss}": stream.weight * weight
             for name, stream in streams.items()
@@ -44,7 +53,10 @@ class Pretraining(Task):
         if hasattr(self.model, "temperature"):
             self.model.clamp_temperature()
         return {
-            f"{name}/{loss}": value
-            for name, batch in batches.items()
-            for loss, value in stream_losses(self.model, batch, self.streams[name].objectives, self.mode).items()
+            f"{name}/{loss}": value for name, batch in batches.items() for loss, value in self._losses(self.streams[name], batch).items()
         }
+
+    def _losses(self, stream: StreamObjectives, batch: Batch) -> Scores:
+        if "text_ids_2" in batch and "image" not in batch:
+            return parallel_losses(self.model, batch, stream.objectives, self.mode)
+        return stream_losses(self.model, batch, stream.objectives, self.mode, stream.variants)

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.families.x2vlm import X2VLM, FusionPass
 from models.fusion import VisionContext
 from models.tasks.base import Batch, Task
 from models.tasks.losses import stream_losses
+from models.vlm import FusionPass, VisionLanguageModel
 
 NOT_CANDIDATE = -100.0
 """Score of pairs outside the top k; below every matching logit."""
@@ -47,7 +47,7 @@ class Retrieval(Task):
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, float], mode: GradientMode) -> None:
         super().__init__()
-        self.model = X2VLM(config, ["itc", "itm"])
+        self.model = VisionLanguageModel(config, ["itc", "itm"])
         self.objectives = dict(weights)
         self.weights = {f"train/{name}": weight for name, weight in weights.items()}
         self.mode: GradientMode = mode
@@ -60,7 +60,9 @@ class Retrieval(Task):
 
 
 @torch.no_grad()
-def encode_gallery(model: X2VLM, images: Iterable[Tensor], texts: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Gallery:
+def encode_gallery(
+    model: VisionLanguageModel, images: Iterable[Tensor], texts: Iterable[tuple[Tensor, Tensor]], device: torch.device
+) -> Gallery:
     """Encode images [b, 3, S, S] and texts (ids [b, L], mask [b, L]) batch by batch."""
     tokens, image_features, masks, states, features = [], [], [], [], []
     for batch in images:
@@ -83,7 +85,7 @@ def encode_gallery(model: X2VLM, images: Iterable[Tensor], texts: Iterable[tuple
 
 
 @torch.no_grad()
-def rerank_texts(model: X2VLM, gallery: Gallery, images: range, top_k: int, device: torch.device) -> Tensor:
+def rerank_texts(model: VisionLanguageModel, gallery: Gallery, images: range, top_k: int, device: torch.device) -> Tensor:
     """Matching logits of each image's `top_k` most similar texts.
 
     Args:
@@ -106,7 +108,7 @@ def rerank_texts(model: X2VLM, gallery: Gallery, images: range, top_k: int, devi
 
 
 @torch.no_grad()
-def rerank_images(model: X2VLM, gallery: Gallery, texts: range, top_k: int, device: torch.device) -> Tensor:
+def rerank_images(model: VisionLanguageModel, gallery: Gallery, texts: range, top_k: int, device: torch.device) -> Tensor:
     """Matching logits of each text's `top_k` most similar images, as [len(texts), I]; see `rerank_texts`.
 
     Works image by image, so that an image's keys and values are projected once for all texts that want it.
@@ -123,7 +125,9 @@ def rerank_images(model: X2VLM, gallery: Gallery, texts: range, top_k: int, devi
     return scores
 
 
-def _match(model: X2VLM, gallery: Gallery, vision: VisionContext, texts: Tensor, view: Tensor, device: torch.device) -> Tensor:
+def _match(
+    model: VisionLanguageModel, gallery: Gallery, vision: VisionContext, texts: Tensor, view: Tensor, device: torch.device
+) -> Tensor:
     """Matching logit of class 1 for each text with its view, [k] on the CPU."""
     mask = gallery.mask[texts]
     length = int(mask.sum(dim=1).max())  # these texts' longest, not the gallery's

@@ -21,6 +21,7 @@ def bert_config(config: TextConfig) -> BertConfig:
         attention_probs_dropout_prob=config.dropout,
         max_position_embeddings=config.max_positions,
         type_vocab_size=config.type_vocab_size,
+        pad_token_id=config.pad_token_id,
         layer_norm_eps=config.layer_norm_eps,
         attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (a documented argument that the class takes by name only)
     )

@@ -8,18 +8,25 @@ from timm.layers.norm import LayerNorm
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
-from models.config import VisionConfig
+from models.config import Beit2Config
+from models.vision.encoder import VisionEncoder
 from models.vision.positions import sincos_positions
 
+MASK_TOKEN = "mask_token"
 
-class Beit2(nn.Module):
+
+class Beit2(VisionEncoder):
     """timm's BEiT with X2-VLM's reading of its output (arXiv 2211.12402, section 3.1).
 
     The patch tokens pass the final norm and their mean is the global token; the learned class token takes part in the attention and
     is then dropped.
+
+    Args:
+        config: its size.
+        hides_patches: whether it has a mask token, to see images with hidden patches.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: Beit2Config, hides_patches: bool = False) -> None:
         super().__init__()
         self.backbone = Beit(
             img_size=config.image_size,
@@ -36,19 +43,35 @@ class Beit2(nn.Module):
             use_abs_pos_emb=config.positions != "relative",
         )
         if self.backbone.pos_embed is not None:
-            grid = config.image_size // config.patch_size
             with torch.no_grad():
                 self.backbone.pos_embed[0, 0].zero_()
-                self.backbone.pos_embed[0, 1:] = sincos_positions(grid, config.width) * config.position_amplitude
+                self.backbone.pos_embed[0, 1:] = sincos_positions(config.grid, config.width) * config.position_amplitude
+        if hides_patches:  # in the backbone, because BEiT-2's own files have it there
+            self.backbone.register_parameter(MASK_TOKEN, nn.Parameter(torch.empty(1, 1, config.width)))
+            nn.init.trunc_normal_(self.backbone.get_parameter(MASK_TOKEN), std=0.02)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Encode normalised images.
 
         Args:
             images: [B, 3, H, W] at the configured size.
+            hidden: [B, N] True for patches that the encoder must not see.
 
         Returns:
             [B, 1+N, D]: the mean of the patch tokens, then the patch tokens.
         """
-        patches = self.backbone.fc_norm(self.backbone.forward_features(images)[:, 1:])  # [B, N, D]
+        features = self.backbone.forward_features(images) if hidden is None else self._forward_hidden(images, hidden)
+        patches = self.backbone.fc_norm(features[:, 1:])  # [B, N, D]
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+    def _forward_hidden(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """What timm's `forward_features` gives, with the mask token in place of hidden patches."""
+        backbone = self.backbone
+        patches = backbone.patch_embed(images)
+        patches = torch.where(hidden[:, :, None], backbone.get_parameter(MASK_TOKEN).to(patches.dtype), patches)
+        tokens = torch.cat([backbone.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        if backbone.pos_embed is not None:
+            tokens = tokens + backbone.pos_embed
+        for block in backbone.blocks:
+            tokens = block(tokens)
+        return tokens

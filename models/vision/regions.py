@@ -3,8 +3,24 @@
 Shapes: B images, R regions, N patches, D vision width.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegionViews:
+    """Regions that text rows may attend to instead of whole images."""
+
+    tokens: Tensor
+    """[R, D] global tokens."""
+    image_index: Tensor
+    """[R] the image of each region."""
+    patch_mask: Tensor
+    """[R, N] True for the patches of the region."""
+    patches: Tensor | None = None
+    """[R, N, D] patch tokens of each region, from encoders with attention within regions; None: regions share their image's."""
 
 
 def region_tokens(tokens: Tensor, image_index: Tensor, patch_mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption, pre_question
 
 OFFICIAL = Path(__file__).parents[3] / "shared/golden/functions_x2vlm/functions.json"
 
@@ -34,6 +34,27 @@ def test_captions_equal_every_recorded_official_result():
         pytest.skip("the recorded official results are not beside this project")
     for case in json.loads(OFFICIAL.read_text())["pre_caption"]:
         assert pre_caption(case["text"], case["max_words"]) == case["out"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("What's   this?? (really)", "whats this really"), ("two-way street / road", "two way street road"), ("1,000.50", "100050")],
+)
+def test_xvlm_deletes_punctuation_instead(text, expected):
+    assert pre_caption(text, 30, "delete") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "max_words", "expected"),
+    [
+        ("A man, riding a horse.", 4, "a man  riding"),  # the space for the comma is a word of no letters
+        ("What's   this?? ", 30, "what s   this"),
+        ("  <person> near", 30, "  <person> near"),
+        ("?!", 30, ""),
+    ],
+)
+def test_questions_keep_their_white_space(text, max_words, expected):
+    assert pre_question(text, max_words) == expected
 
 
 @pytest.mark.parametrize("text", ["", "   ", "?!...", "\n", "\t "])

@@ -41,7 +41,7 @@ def test_finetuning_reports_the_weights_that_did_best_on_validation(
     settings["engine"] |= {"evaluate_every": 2}
     done = run(task, write_config(tmp_path / "config.yaml", settings), tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "not used: " in done.stderr  # the report of what the checkpoint held
+    assert "ignored, this model has no such part" in done.stderr  # the report of what the checkpoint held
     result = json.loads((tmp_path / "run/metrics.json").read_text())
     validation = curve(tmp_path / "run", "validation")
     assert set(validation) == {2, 4}

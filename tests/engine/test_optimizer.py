@@ -7,17 +7,17 @@ from torch import nn
 from common.errors import UserError
 from engine.config.schema import OptimizerSettings
 from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, parameter_groups, set_learning_rate
-from models.config import ModelConfig, TextConfig, VisionConfig
-from models.families.x2vlm import X2VLM
+from models.config import Beit2Config, ModelConfig, TextConfig
+from models.vlm import VisionLanguageModel
 
 CONFIG = ModelConfig(
-    vision=VisionConfig(image_size=16, patch_size=8, width=16, depth=1, heads=2),
+    vision=Beit2Config(image_size=16, patch_size=8, width=16, depth=1, heads=2),
     text=TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=20, max_positions=8),
 )
 
 
 def rates_and_decay(settings: OptimizerSettings, new: frozenset[str] = frozenset()) -> dict[str, tuple[float, float]]:
-    model = X2VLM(CONFIG, ("itc", "itm", "mlm", "box"))
+    model = VisionLanguageModel(CONFIG, ("itc", "itm", "mlm", "box"))
     groups = parameter_groups(model.named_parameters(), settings, new)
     found = {name: (group["base_lr"], group["weight_decay"]) for group in groups for name in group["names"]}
     assert found.keys() == dict(model.named_parameters()).keys()
@@ -57,7 +57,17 @@ def test_module_rates_go_before_the_multiplier_of_new_parameters() -> None:
     assert found["text_proj.weight"][0] == 1.0
 
 
-@pytest.mark.parametrize("implementation", ["fused", "foreach", "single"])
+def test_a_tied_language_head_learns_as_the_text_encoder_and_frames_as_what_is_new() -> None:
+    settings = OptimizerSettings(lr=1.0, vision_lr=2.0, text_lr=3.0, lr_mult=10.0)
+    names = ["frames.positions", "mlm_head.dense.weight", "text.x"]
+    for decoder, rate in ([], 3.0), (["mlm_head.decoder"], 1.0):  # with an output matrix of its own it is a head like others
+        named = [(name, nn.Parameter(torch.zeros(1))) for name in [*names, *decoder]]
+        groups = parameter_groups(named, settings, frozenset({"frames.positions"}))
+        found = {name: group["base_lr"] for group in groups for name in group["names"]}
+        assert (found["frames.positions"], found["mlm_head.dense.weight"], found["text.x"]) == (10.0, rate, 3.0)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "foreach", "single", "official"])
 def test_saved_state_continues_the_same_trajectory(implementation: str) -> None:
     settings = OptimizerSettings.model_validate({"lr": 0.1, "implementation": implementation})
 

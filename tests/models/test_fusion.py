@@ -2,16 +2,16 @@
 
 import torch
 
-from models.config import TextConfig
-from models.fusion import Fusion, RegionViews
-from models.vision.regions import region_tokens
+from models.config import FusionConfig, TextConfig
+from models.fusion import Fusion
+from models.vision.regions import RegionViews, region_tokens
 
 CONFIG = TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=20, max_positions=16, dropout=0.0)
 
 
 def build() -> tuple[Fusion, torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    fusion = Fusion(CONFIG, layers=2, vision_width=12).double()
+    fusion = Fusion(CONFIG, FusionConfig(layers=2), vision_width=12).double()
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     tokens = torch.randn(3, 1 + 9, 12, dtype=torch.float64)

@@ -18,7 +18,7 @@ def test_schema_is_json_and_rejects_unknown_keys(tmp_path: Path) -> None:
     schema = json.loads(file.read_text())
     assert schema == json_schema()
     definitions = objects(schema)
-    assert {"PretrainConfig", "RetrievalConfig", "GroundingConfig", "RegionTextStream", "VisionConfig"} <= set(definitions)
+    assert {"PretrainConfig", "RetrievalConfig", "GroundingConfig", "RegionTextStream", "Beit2Config"} <= set(definitions)
     assert all(definition["additionalProperties"] is False for definition in definitions.values())
 
 

@@ -71,7 +71,7 @@ def test_source_without_one_usable_record_is_refused(validate: Validate) -> None
 
 
 def test_texts_longer_than_the_text_encoder_takes_are_refused(validate: Validate) -> None:
-    assert "model.text.max_positions: 64" in problem(validate, "pretrain", "tokenizer.max_tokens=65")
+    assert "model.text.max_positions: 64, room for texts of 64 tokens" in problem(validate, "pretrain", "tokenizer.max_tokens=65")
 
 
 def test_warmup_longer_than_the_run_is_refused(validate: Validate) -> None:
@@ -92,9 +92,12 @@ def test_checkpoint_that_lacks_tensors_passes_only_where_the_config_allows_it(va
     save_file({"vision.backbone.patch_embed.proj.bias": torch.zeros(96)}, file)
     assert "initialize.allow_missing" in problem(validate, "retrieval", f"initialize.checkpoint={file}")
     lines = validate("retrieval", f"initialize.checkpoint={file}", "initialize.allow_missing=['*']")
-    assert any("gives 1 tensors" in line for line in lines)
-    file.write_bytes(b"not a checkpoint")
-    assert f"{file}: not a readable safetensors file" in problem(validate, "retrieval", f"initialize.checkpoint={file}")
+    assert any("part.safetensors: 1 tensors loaded" in line for line in lines)
+    assert any("fusion: " in line and "newly initialised" in line for line in lines)
+    whole = file.read_bytes()
+    for content, said in ((b"words", "not a checkpoint"), (whole[:-9], "not a readable safetensors file, it is damaged or cut off")):
+        file.write_bytes(content)
+        assert f"{file}: {said}" in problem(validate, "retrieval", f"initialize.checkpoint={file}")
 
 
 def test_command_prints_the_summary_and_fails_on_problems(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

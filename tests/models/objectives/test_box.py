@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou
 
-from models.objectives.box import box_losses, paired_giou, to_corners
+from models.objectives.box import box_losses, paired_giou, paired_overlap, to_corners
 
 
 def boxes(rows: int, seed: int) -> torch.Tensor:
@@ -14,6 +14,14 @@ def boxes(rows: int, seed: int) -> torch.Tensor:
 def test_giou_equals_torchvision() -> None:
     left, right = to_corners(boxes(20, 0)), to_corners(boxes(20, 1))
     torch.testing.assert_close(paired_giou(left, right), generalized_box_iou(left, right).diagonal())
+
+
+def test_shared_and_covered_areas() -> None:
+    left = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0]])
+    right = torch.tensor([[1.0, 1.0, 3.0, 2.0], [2.0, 2.0, 3.0, 3.0]])
+    shared, union = paired_overlap(left, right)
+    assert shared.tolist() == [1.0, 0.0]
+    assert union.tolist() == [5.0, 2.0]
 
 
 def test_rows_without_a_box_of_their_own_do_not_count() -> None:

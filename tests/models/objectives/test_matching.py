@@ -2,7 +2,7 @@
 
 import torch
 
-from models.objectives.matching import hard_negatives, itm_loss
+from models.objectives.matching import hard_negatives, hardest_negatives, itm_loss
 
 
 def test_true_pairs_are_never_drawn() -> None:
@@ -45,3 +45,12 @@ def test_a_batch_of_one_has_no_negative_and_a_finite_loss() -> None:
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert logits.grad[1:].abs().sum() == 0
+
+
+def test_the_hardest_negative_is_the_most_similar_that_may_be_paired() -> None:
+    similarity = torch.tensor([[9.0, 1.0, 2.0], [5.0, 9.0, 4.0], [0.0, 0.0, 0.0]])
+    same = torch.eye(3, dtype=torch.bool)
+    same[1, 0] = same[2, :] = True
+    index, valid = hardest_negatives(similarity, same)
+    assert index[:2].tolist() == [2, 2]
+    assert valid.tolist() == [True, True, False]

@@ -1,1 +1,0 @@
-"""What each paper composes from encoders, fusion and heads."""

@@ -1,0 +1,79 @@
+"""What MVP's encoders are made of: the shared embedding table, the region embedding, stacks of BERT layers.
+
+Shapes: R rows, L tokens, V regions, F numbers of a region, H width.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertLayer
+
+from models.mvp.config import MvpConfig
+from models.text.bert import bert_config
+
+
+class TokenEmbedding(nn.Module):
+    """BERT's embeddings; one table serves words, phrases and tags."""
+
+    def __init__(self, config: MvpConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.width, padding_idx=config.pad_token_id)
+        self.positions = nn.Embedding(config.max_positions, config.width)
+        self.types = nn.Embedding(config.type_vocab_size, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, ids: Tensor, types: Tensor) -> Tensor:
+        """Ids [R, L] and token types [R, L], or [1, 1] for all alike, to states [R, L, H]; phrases take positions like words."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return self.dropout(self.norm(self.words(ids) + self.types(types) + self.positions(positions)))
+
+
+class RegionEmbedding(nn.Module):
+    """Regions have neither positions nor a type: where they are is told by the numbers at the end of their features."""
+
+    def __init__(self, config: MvpConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.region_width, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.region_norm_eps) if config.region_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Features [R, V, F] to states [R, V, H]."""
+        return self.dropout(self.norm(self.linear(regions)))
+
+
+class BertStack(nn.Module):
+    """Post-norm BERT layers, without embeddings."""
+
+    def __init__(self, config: MvpConfig, layers: int) -> None:
+        super().__init__()
+        sizes: BertConfig = bert_config(config.layer)
+        self.layers = nn.ModuleList([BertLayer(sizes) for _ in range(layers)])
+
+    def forward(self, states: Tensor, mask: Tensor) -> list[Tensor]:
+        """Run the layers.
+
+        Args:
+            states: [R, L, H].
+            mask: [R, L] True where a position may be attended to.
+
+        Returns:
+            The states [R, L, H] after each layer.
+        """
+        keys = mask.bool()[:, None, None, :]
+        outputs: list[Tensor] = []
+        for layer in self.layers:
+            states = layer(states, keys)
+            outputs.append(states)
+        return outputs
+
+
+def initialize(module: nn.Module) -> None:
+    """BERT's initial weights: normal with standard deviation 0.02, zero biases, a zero row for padding."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()

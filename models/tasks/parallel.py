@@ -1,0 +1,109 @@
+"""Objectives of parallel text (CCLM, arXiv 2206.00621, section 3): two texts of one meaning stand for image and text.
+
+Shapes: R pairs, L and K tokens of the first and the second text, J of both in one row, M masked positions, H text width, E feature width.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.distributed import GradientMode
+from common.errors import UserError
+from models.fusion import VisionContext
+from models.objectives.contrastive import itc_loss
+from models.objectives.masked_lm import mlm_loss
+from models.tasks.base import Batch
+from models.tasks.passes import Scores, masked_lm, matching, run_requests
+from models.vlm import FusionPass, VisionLanguageModel
+
+
+def parallel_losses(model: VisionLanguageModel, batch: Batch, objectives: Collection[str], mode: GradientMode) -> Scores:
+    """All losses of one stream of parallel text.
+
+    Args:
+        model: encoders and heads; where texts are fused, vision and text width must be equal.
+        batch: text_ids and text_mask [R, L], text_ids_2 and text_mask_2 [R, K]; sample_ids [R]; for ttm group [R] and negative_draws [R, 2]
+            (the first chooses a wrong first text for each second one); for mlm text_ids_masked [R, L], masked_positions and mlm_labels
+            [R, M]; for tlm pair_ids_masked and pair_mask [R, J], pair_masked_positions and pair_mlm_labels [R, M].
+        objectives: names of the objectives to compute. ttc: contrast of the two texts. ttm: matching, the second text attends to the
+            first. mlm: of the first text, which attends to the second, unmasked one. tlm: masked language modelling of both in one row.
+        mode: see `GradientMode`.
+
+    Returns:
+        Scalar losses by name.
+
+    Raises:
+        UserError: the model cannot fuse texts with texts.
+    """
+    scores: Scores = {}
+    if "tlm" in objectives:
+        scores["tlm"] = _translation_lm_loss(model, batch, mode)
+    mask, mask_2 = batch["text_mask"], batch["text_mask_2"]
+    texts = [(batch["text_ids"], mask), (batch["text_ids_2"], mask_2)]
+    if "mlm" in objectives:
+        texts.append((batch["text_ids_masked"], mask))
+    first, second, *masked = encode_together(model, texts)
+    rows = torch.arange(len(mask), device=mask.device)
+    if "ttc" in objectives or "ttm" in objectives:
+        features = model.text_features(first), model.text_features(second)
+        if "ttc" in objectives:
+            scores["ttc"] = itc_loss(*features, model.temperature, batch.get("sample_ids"), mode)
+        if "ttm" in objectives:
+            pair = FusionPass(second, mask_2, rows)
+            scores |= run_requests(model, text_context(model, first, mask), [matching(model, pair, features, batch, mode, "ttm")])
+    if "mlm" in objectives:
+        hidden = FusionPass(masked[0], mask, rows)
+        scores |= run_requests(model, text_context(model, second, mask_2), [masked_lm(model, hidden, batch, mode)])
+    return scores
+
+
+def second_caption_losses(
+    model: VisionLanguageModel, batch: Batch, image: Tensor, text: Tensor, itc: Tensor | None, mode: GradientMode
+) -> Scores:
+    """Contrast of a second caption of each image, in another language, with the image and with the first caption.
+
+    Args:
+        model: encoders and heads.
+        batch: text_ids_2 and text_mask_2 [R, K]; sample_ids [R] where there are such.
+        image: [R, E] features of the images.
+        text: [R, E] features of the first captions.
+        itc: loss of the first captions with the images; None where it is not wanted.
+        mode: see `GradientMode`.
+
+    Returns:
+        itc, the mean over both captions, where wanted; and ttc between the captions.
+    """
+    other, ids = model.text_features(model.encode_text(batch["text_ids_2"], batch["text_mask_2"])), batch.get("sample_ids")
+    scores = {"ttc": itc_loss(text, other, model.temperature, ids, mode)}
+    if itc is not None:
+        scores["itc"] = (itc + itc_loss(image, other, model.temperature, ids, mode)) / 2
+    return scores
+
+
+def encode_together(model: VisionLanguageModel, texts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Encode several lists of texts, ids [R, L] with mask [R, L], with one call of the text encoder; states [R, L, H] of each."""
+    longest, pad = max(mask.shape[1] for _, mask in texts), model.config.text.pad_token_id
+    ids = torch.cat([F.pad(ids, (0, longest - ids.shape[1]), value=pad) for ids, _ in texts])
+    masks = torch.cat([F.pad(mask, (0, longest - mask.shape[1]), value=False) for _, mask in texts])
+    states = model.encode_text(ids, masks).split([len(ids) for ids, _ in texts])
+    return [rows[:, : mask.shape[1]] for rows, (_, mask) in zip(states, texts, strict=True)]
+
+
+def text_context(model: VisionLanguageModel, states: Tensor, mask: Tensor) -> VisionContext:
+    """Keys and values of texts [R, L, H] with mask [R, L] that other texts attend to as they would to images."""
+    vision, text = model.config.vision.width, model.config.text.width
+    if vision != text:
+        raise UserError(
+            f"model.vision.width is {vision} and model.text.width {text}: texts can stand in for images only where both are equal. "
+            "Leave ttm and mlm out of the objectives of parallel text, or take encoders of one width."
+        )
+    return model.context(states, mask=mask)
+
+
+def _translation_lm_loss(model: VisionLanguageModel, batch: Batch, mode: GradientMode) -> Tensor:
+    """Masked language modelling of the two texts in one row, with no cross-attention (XLM's TLM, arXiv 1901.07291)."""
+    mask = batch["pair_mask"]
+    _, fused = model.fusion(model.encode_text(batch["pair_ids_masked"], mask), mask, None)
+    return mlm_loss(model.masked_lm_logits(fused, batch["pair_masked_positions"]), batch["pair_mlm_labels"], mode)

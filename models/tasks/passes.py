@@ -1,0 +1,90 @@
+"""What objectives ask of the fusion encoder: passes of text rows over shared keys and values, and what their states are scored as.
+
+Shapes: R texts with one view each, V views (of images, regions or other texts), L text tokens, E feature width.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from common.distributed import GradientMode
+from models.fusion import VisionContext
+from models.objectives.masked_lm import mlm_loss
+from models.objectives.matching import hard_negatives, itm_loss
+from models.tasks.base import Batch
+from models.vlm import FusionPass, VisionLanguageModel
+
+Scores = dict[str, Tensor]
+Request = tuple[list[FusionPass], Callable[[list[Tensor]], Scores]]
+"""Fusion passes that an objective wants, and what it makes of their states."""
+
+
+def run_requests(model: VisionLanguageModel, context: VisionContext | None, requests: list[Request]) -> Scores:
+    """Serve all requests over one context with one call of the fusion encoder."""
+    states = model.fuse(context, [item for passes, _ in requests for item in passes]) if requests else []
+    scores: Scores = {}
+    for passes, score in requests:
+        scores |= score(states[: len(passes)])
+        states = states[len(passes) :]
+    return scores
+
+
+@torch.no_grad()
+def draw_negatives(view: Tensor, text: Tensor, temperature: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each text a wrong view and for each view a wrong text, within the groups of this rank's batch.
+
+    Args:
+        view: [R, E] features of what the texts attend to, row i the partner of text i.
+        text: [R, E] features.
+        temperature: scalar that divides the similarities.
+        batch: with sample_ids [R], group [R] and negative_draws [R, 2].
+
+    Returns:
+        For each text the row [R] of the drawn view and whether there is one [R]; for each view the same of the drawn text.
+    """
+    with torch.autocast(view.device.type, enabled=False):
+        similarity = view.float() @ text.float().T / temperature.float()  # [R, R] rows are views, columns texts
+    ids, group, draws = batch["sample_ids"], batch["group"], batch["negative_draws"]
+    same = (ids[:, None] == ids[None]) | (group[:, None] != group[None])
+    return *hard_negatives(similarity.T, same, draws[:, 0]), *hard_negatives(similarity, same, draws[:, 1])
+
+
+def matching(
+    model: VisionLanguageModel, pair: FusionPass, features: tuple[Tensor, Tensor], batch: Batch, mode: GradientMode, name: str = "itm"
+) -> Request:
+    """Matching of true pairs against hard negatives of both kinds (X-VLM section 3.2; of texts with texts in CCLM section 3).
+
+    Args:
+        model: encoders and heads.
+        pair: every text with the view that it belongs to.
+        features: [R, E] of the views and [R, E] of the texts, by which negatives are chosen.
+        batch: see `draw_negatives`.
+        mode: see `GradientMode`.
+        name: of the loss.
+    """
+    view_of_text, has_view, text_of_view, has_text = draw_negatives(*features, model.temperature, batch)
+    text, mask, view = pair.text, pair.mask, pair.view
+    passes = [
+        FusionPass(text, mask, view, pooled=True),
+        FusionPass(text, mask, view[view_of_text], pooled=True),  # a region's mask travels with its view
+        FusionPass(text[text_of_view], mask[text_of_view], view, pooled=True),
+    ]
+    positive = torch.ones_like(has_view)
+
+    def score(states: list[Tensor]) -> Scores:
+        logits = torch.cat([model.match_logits(item) for item in states])
+        matched = torch.cat([positive, ~positive, ~positive])
+        return {name: itm_loss(logits, matched, torch.cat([positive, has_view, has_text]), mode)}
+
+    return passes, score
+
+
+def masked_lm(model: VisionLanguageModel, masked: FusionPass, batch: Batch, mode: GradientMode) -> Request:
+    """Masked language modelling of texts with their views in sight; batch with masked_positions and mlm_labels [R, M]."""
+
+    def score(states: list[Tensor]) -> Scores:
+        logits = model.masked_lm_logits(states[0], batch["masked_positions"])
+        return {"mlm": mlm_loss(logits, batch["mlm_labels"], mode)}
+
+    return [masked], score

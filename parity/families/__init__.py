@@ -1,0 +1,10 @@
+"""How each official class is computed here, one file a family of classes."""
+
+from parity.families.cclm import CrossView
+from parity.families.mvp import MvpPretraining
+from parity.families.xfm import XfmPretraining
+from parity.families.xvlm import JointPretraining
+from parity.family import Family
+
+FAMILIES: tuple[Family, ...] = (JointPretraining(), CrossView(), XfmPretraining(), MvpPretraining())
+"""Every class that is covered; the first that covers a case computes it."""
