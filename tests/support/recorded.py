@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from parity.case import Case, read_case
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "golden"
 """A few small ones, always there."""
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
@@ -16,3 +18,8 @@ def recorded_folder(name: str) -> Path:
     if folder is None:
         pytest.skip("the recorded tensors of the official code are not beside this checkout")
     return folder
+
+
+def recorded_case(name: str) -> Case:
+    """A recorded case of a model, or skip the test."""
+    return read_case(recorded_folder(name))

@@ -1,8 +1,5 @@
 """Vision encoders against recorded tensors of the official code, through the names that official files use."""
 
-from pathlib import Path
-
-import pytest
 import torch
 from torch import Tensor
 
@@ -11,17 +8,9 @@ from models.checkpoints.vision_keys import DERIVED, OFFICIAL, vision_config, vis
 from models.config import ClipVitConfig
 from models.vision.encoder import VisionEncoder
 from models.vlm import build_vision
-from parity.case import Case, read_case
+from parity.case import Case
 
-RECORDED = Path(__file__).parents[3] / "shared" / "golden"
 TOLERANCES = {torch.float32: (5e-5, 1e-5), torch.float64: (1e-9, 0.0)}
-
-
-def recorded_case(name: str) -> Case:
-    """A recorded case, or skip the test."""
-    if not (RECORDED / name).is_dir():
-        pytest.skip("the recorded tensors of the official code are not beside this checkout")
-    return read_case(RECORDED / name)
 
 
 def recorded_encoder(case: Case, dtype: torch.dtype) -> VisionEncoder:

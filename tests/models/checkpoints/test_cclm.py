@@ -16,7 +16,7 @@ from models.checkpoints.keys import convert, convert_back
 from models.checkpoints.xfm import Xfm
 from models.config import Beit2Config, FusionConfig, ModelConfig, SwinConfig, TextConfig
 from models.vlm import HEADS, Head, VisionLanguageModel
-from recorded_vision import RECORDED
+from recorded import recorded_case, recorded_folder
 
 ROOT = Path(__file__).parents[3]
 XLMR = TextConfig(
@@ -86,11 +86,7 @@ def test_every_tensor_makes_the_round_trip(adapter: Adapter, config: ModelConfig
 
 @pytest.mark.parametrize("name", ["cclm_pretrain_sharp", "cclm_pretrain_tlm", "x2vlm_crossviewlm_xlmr_sharp"])
 def test_every_official_tensor_is_read_and_written_again(name: str) -> None:
-    if not (RECORDED / name).is_dir():
-        pytest.skip("the recorded tensors of the official code are not beside this checkout")
-    from parity.case import read_case
-
-    case = read_case(RECORDED / name)
+    case = recorded_case(name)
     adapter = next(adapter for adapter, _ in MODELS if adapter.recognises(shapes(case.weights)))
     text, fusion = case.dims["text"], case.dims.get("cross", case.dims["text"])
     config = adapter.config(shapes(case.weights), HeadCounts(text=text["num_attention_heads"], fusion=fusion["num_attention_heads"]))
@@ -183,9 +179,7 @@ def test_published_names_and_shapes_of_cclm_on_x2vlm() -> None:
 
 
 def test_start_from_x2vlm_takes_what_the_official_loader_took() -> None:
-    recorded = RECORDED / "functions_x2vlm" / "checkpoint_mapping.json"
-    if not recorded.is_file():
-        pytest.skip("the recorded tensors of the official code are not beside this checkout")
+    recorded = recorded_folder("functions_x2vlm") / "checkpoint_mapping.json"
     (mapping,) = [entry["map"] for name, entry in json.loads(recorded.read_text()).items() if name.startswith("XVLM->CrossViewLM")]
     bert = TextConfig(width=16, layers=4, heads=2, intermediate=32, vocab_size=30, max_positions=12)
     joint = ModelConfig(vision=SPLIT.vision.model_copy(update={"depth": 3}), text=bert, fusion=FusionConfig(layers=2), projection_dim=8)

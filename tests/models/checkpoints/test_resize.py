@@ -20,7 +20,7 @@ from models.checkpoints.resize import (
 )
 from models.config import Beit2Config, ClipVitConfig, SwinConfig
 from models.vlm import build_vision
-from recorded_vision import RECORDED
+from recorded import recorded_folder
 
 RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "beit_relpos": resize_beit_table,
@@ -32,10 +32,7 @@ RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 @pytest.mark.parametrize("family", ["xvlm", "x2vlm", "xfm"])
 def test_recorded_tables_are_met_bit_for_bit(family: str) -> None:
-    file = RECORDED / f"functions_{family}" / "tensors.safetensors"
-    if not file.is_file():
-        pytest.skip("the recorded tensors of the official code are not beside this checkout")
-    tensors = load_file(file)
+    tensors = load_file(recorded_folder(f"functions_{family}") / "tensors.safetensors")
     sources = [name for name in tensors if name.endswith("/src") and name.split("/")[0] in RESIZES]
     assert len(sources) >= 8
     for name in sources:

@@ -9,7 +9,7 @@ from models.checkpoints.keys import KeyTable, convert, convert_back
 from models.checkpoints.vision_keys import DERIVED, FRAMES, OFFICIAL, vision_buffers, vision_config, vision_kind, vision_prefixes
 from models.config import Beit2Config, ClipVitConfig, SwinConfig, VisionConfig
 from models.vlm import build_vision
-from recorded_vision import recorded_case
+from recorded import recorded_case
 
 # Sizes in proportions that no published model has, so that a guess would be wrong.
 CONFIGS: dict[str, VisionConfig] = {

@@ -13,7 +13,7 @@ from models.initial_weights import load_initial_weights
 from models.text.bert import bert_config
 from models.text.roberta import roberta_config
 from models.vlm import Head, VisionLanguageModel
-from recorded_vision import RECORDED
+from recorded import recorded_folder
 
 VISION = Beit2Config(image_size=16, patch_size=8, width=16, depth=1, heads=2)
 BERT = TextConfig(width=16, layers=2, heads=2, intermediate=32, vocab_size=30, max_positions=12)
@@ -115,9 +115,7 @@ CHOICES = {"bert12_to_18": (12, None, range(6, 12)), "bert24_to_12": (6, [1, 3, 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_layers_go_where_the_official_code_puts_them(tmp_path: Path, name: str) -> None:
-    file = RECORDED / "functions_x2vlm" / "functions.json"
-    if not file.is_file():
-        pytest.skip("the recorded tensors of the official code are not beside this checkout")
+    file = recorded_folder("functions_x2vlm") / "functions.json"
     mapping = {key: layer for key, layer in json.loads(file.read_text())[name].items() if ".layer." in key}
     text_layers, sources, copies = CHOICES[name]
     text = BERT.model_copy(update={"layers": text_layers, "weight_layers": sources})

@@ -11,7 +11,7 @@ from models.config import TextConfig
 from models.text.bert import Bert
 from models.text.roberta import Roberta
 from models.vlm import build_text
-from recorded_vision import recorded_case
+from recorded import recorded_case
 
 BERT = TextConfig(width=16, layers=2, heads=2, intermediate=32, vocab_size=30, max_positions=12, dropout=0.0)
 ROBERTA = BERT.model_copy(update={"kind": "roberta", "pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5})

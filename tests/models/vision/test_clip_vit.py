@@ -5,7 +5,8 @@ import torch
 
 from models.config import ClipVitConfig
 from models.vision.clip_vit import ClipVit
-from recorded_vision import check_images, check_regions, recorded_case
+from recorded import recorded_case
+from recorded_vision import check_images, check_regions
 
 CONFIG = ClipVitConfig(image_size=32, patch_size=8, width=16, depth=3, heads=2, intermediate=32, local_depth=2)
 

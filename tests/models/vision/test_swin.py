@@ -5,7 +5,8 @@ import torch
 
 from models.config import SwinConfig
 from models.vision.swin import Swin
-from recorded_vision import check_images, check_regions, recorded_case
+from recorded import recorded_case
+from recorded_vision import check_images, check_regions
 
 CONFIG = SwinConfig(image_size=64, patch_size=4, embed_dim=8, width=16, depths=(2, 2), heads=(2, 4), window=8, drop_path=0.0)
 

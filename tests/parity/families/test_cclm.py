@@ -9,7 +9,7 @@ from parity.compare import compare_outputs
 from parity.families import FAMILIES
 from parity.families.cclm import CrossView
 from parity.gradients import compare_gradients, gradient_norms
-from recorded_vision import recorded_case
+from recorded import recorded_case
 
 SCENARIOS = {
     "cclm_pretrain_sharp": ("image", "image_two_captions", "region", "para_text"),
