@@ -16,6 +16,7 @@ from models.config import Beit2Config, ClipVitConfig, ModelConfig, SwinConfig, T
 from models.fusion import Fusion, VisionContext
 from models.heads import MaskedLMHead, mlp_head
 from models.text.bert import Bert
+from models.text.encoder import TextEncoder
 from models.text.roberta import Roberta
 from models.vision.beit2 import Beit2
 from models.vision.clip_vit import ClipVit
@@ -183,7 +184,7 @@ def build_vision(config: VisionSettings, hides_patches: bool = False) -> VisionE
     raise TypeError(f"no vision encoder for {type(config).__name__}")
 
 
-def build_text(config: TextConfig) -> Bert | Roberta:
+def build_text(config: TextConfig) -> TextEncoder:
     """The text encoder of a configuration, freshly initialised."""
     return Roberta(config) if config.kind == "roberta" else Bert(config)
 

@@ -10,9 +10,10 @@ from parity.compare import Finding, Tolerance, compare_number, in_one_row
 
 RELATIVE = 1e-4
 """What a norm may differ by."""
-NEGLIGIBLE = {"float32": 2e-6, "float64": 1e-9}
+NEGLIGIBLE = {"float32": 1e-5, "float64": 1e-9}
 """Share of the whole gradient's norm that rounding leaves where terms cancel, as for the temperature and the bias of attention keys. The
-official code's own float32 norms are up to 1.3e-6 of the whole away from its float64 norms."""
+official code's own float32 norms are up to 1.3e-6 of the whole away from its float64 norms; the matrix kernels of another processor add
+as much as 6e-6 again. A wrong formula shows in float64."""
 
 
 def gradient_norms(named: Mapping[str, nn.Parameter], sources: Mapping[str, str]) -> dict[str, float]:

@@ -216,16 +216,7 @@ def _role(name: str) -> str:
     last = _last(name)
     if not name.startswith(YAML_MODULES):
         return "Place" if last in PATHS else "Attributes"
-    endings = {
-        "Map": "Dictionary",
-        "dict": "Dictionary",
-        "Seq": "Sequence",
-        "String": "Text",
-        "Float": "Real",
-        "Int": "Whole",
-        "Boolean": "Whole",
-    }
-    return next((role for ending, role in endings.items() if last.endswith(ending)), "Nothing")
+    return next((role for ending, role in YAML_ROLES.items() if last.endswith(ending)), "Nothing")
 
 
 def _last(name: str) -> str:

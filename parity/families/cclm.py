@@ -6,20 +6,27 @@ its own, and therefore encodes masked texts in a call of their own, which is rec
 Shapes: R texts or pairs of texts, L and K tokens of the first and the second text, H text width.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.checkpoints.adapter import HeadCounts
 from models.checkpoints.cclm import CclmV1, SplitX2vlm
-from models.config import ClipVitConfig, ModelConfig
 from models.tasks.losses import stream_losses
 from models.tasks.parallel import parallel_losses
 from models.vlm import HEADS, VisionLanguageModel
 from parity.case import Case
-from parity.families.shared import LOSS_NAMES, Seen, likeliest_negatives, outputs_of, to_batch, vision_blocks, watching, with_weights
+from parity.families.shared import (
+    LOSS_NAMES,
+    Seen,
+    likeliest_negatives,
+    outputs_of,
+    recorded_config,
+    to_batch,
+    vision_blocks,
+    vision_language_model,
+    watching,
+)
 from parity.families.xvlm import WATCHED, Stream, computed
 from parity.family import Built, Computed
 
@@ -46,10 +53,9 @@ class CrossView:
 
     def build(self, case: Case, dtype: torch.dtype) -> Built:
         """See `Family`."""
-        adapter, config = ADAPTERS[case.repo, case.official_class], case_config(case)
-        if not config.learn_temperature:  # the official code keeps a fixed temperature outside of the weights
-            case = replace(case, weights=case.weights | {"temp": torch.tensor(config.temperature, dtype=torch.float64)})
-        return with_weights(VisionLanguageModel(config, HEADS), case, adapter.table(config), dtype)
+        adapter = ADAPTERS[case.repo, case.official_class]
+        config = recorded_config(case, adapter)
+        return vision_language_model(config, HEADS, case, adapter.table(config), dtype)
 
     def run(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Computed | None:
         """See `Family`."""
@@ -69,23 +75,6 @@ class CrossView:
         if "image" not in stream.batch:
             return result
         return Computed(result.outputs | _caption_outputs(stream, seen, split), result.total)
-
-
-def case_config(case: Case) -> ModelConfig:
-    """The model of a case: sizes from its weights' shapes; what no shape tells as recorded."""
-    vision, text = case.dims["vision"], case.dims["text"]
-    fusion = case.dims.get("cross", text)
-    shapes = {name: tensor.shape for name, tensor in case.weights.items()}
-    heads = HeadCounts(vision.get("num_attention_heads"), text["num_attention_heads"], fusion["num_attention_heads"])
-    config = ADAPTERS[case.repo, case.official_class].config(shapes, heads)
-    updates: dict[str, Any] = {
-        "text": config.text.model_copy(update={name: text[name] for name in ("layer_norm_eps", "pad_token_id") if name in text}),
-        "fusion": config.fusion.model_copy(update={"layer_norm_eps": fusion["layer_norm_eps"]}),
-        "temperature": case.base["temp"],
-    }
-    if isinstance(config.vision, ClipVitConfig):
-        updates["vision"] = config.vision.model_copy(update={"local_depth": vision["local_attn_depth"]})
-    return config.model_copy(update=updates)
 
 
 def scenario_stream(model: VisionLanguageModel, case: Case, scenario: str, dtype: torch.dtype) -> Stream:

@@ -5,18 +5,21 @@ Shapes: B images, R texts or regions, N patches, L text tokens, M masked positio
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.checkpoints.adapter import Adapter, HeadCounts
 from models.checkpoints.keys import KeyTable, convert
+from models.config import ClipVitConfig, ModelConfig
 from models.fusion import VisionContext
 from models.objectives.matching import negative_weights
 from models.tasks.base import Batch
 from models.tasks.passes import draw_negatives
-from models.vlm import FusionPass
+from models.vlm import FusionPass, Head, VisionLanguageModel
 from parity.case import Case
 from parity.family import Built
 
@@ -162,6 +165,33 @@ def vision_blocks(backbone: nn.Module) -> dict[str, nn.Module]:
 def as_tokens(states: Tensor) -> Tensor:
     """A block's output as [B, P, D]: a grid [B, H, W, D] in raster order, tokens as they are."""
     return states.flatten(1, 2) if states.dim() == 4 else states
+
+
+def recorded_config(case: Case, adapter: Adapter[ModelConfig]) -> ModelConfig:
+    """The model of a case: sizes from its weights' shapes; heads, epsilons, padding and local layers, which no shape tells, as recorded.
+
+    The fusion encoder's own sizes stand under "cross" or "fusion" where it is a network of its own.
+    """
+    vision, text = case.dims["vision"], case.dims["text"]
+    fusion = case.dims.get("cross") or case.dims.get("fusion") or text
+    shapes = {name: tensor.shape for name, tensor in case.weights.items()}
+    heads = HeadCounts(vision.get("num_attention_heads"), text["num_attention_heads"], fusion["num_attention_heads"])
+    config = adapter.config(shapes, heads)
+    updates: dict[str, Any] = {
+        "text": config.text.model_copy(update={name: text[name] for name in ("layer_norm_eps", "pad_token_id") if name in text}),
+        "fusion": config.fusion.model_copy(update={"layer_norm_eps": fusion["layer_norm_eps"]}),
+        "temperature": case.base["temp"],
+    }
+    if isinstance(config.vision, ClipVitConfig):
+        updates["vision"] = config.vision.model_copy(update={"local_depth": vision["local_attn_depth"]})
+    return config.model_copy(update=updates)
+
+
+def vision_language_model(config: ModelConfig, heads: Sequence[Head], case: Case, table: KeyTable, dtype: torch.dtype) -> Built:
+    """The model of a case with its weights; see `with_weights`."""
+    if not config.learn_temperature:  # the official code keeps a fixed temperature outside of the weights
+        case = replace(case, weights=case.weights | {"temp": torch.tensor(config.temperature, dtype=torch.float64)})
+    return with_weights(VisionLanguageModel(config, heads), case, table, dtype)
 
 
 def with_weights(model: nn.Module, case: Case, table: KeyTable, dtype: torch.dtype) -> Built:

@@ -4,14 +4,12 @@ Shapes: B images, R texts or regions, N patches, L text tokens.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.checkpoints.adapter import HeadCounts
 from models.checkpoints.xfm import Xfm
-from models.config import ClipVitConfig, ModelConfig
+from models.config import ModelConfig
 from models.tasks.losses import Scores, Variants, stream_losses
 from models.vlm import ALL_HEADS, HEADS, Head, VisionLanguageModel
 from parity.case import Case
@@ -21,10 +19,11 @@ from parity.families.shared import (
     as_tokens,
     likeliest_negatives,
     outputs_of,
+    recorded_config,
     to_batch,
     vision_blocks,
+    vision_language_model,
     watching,
-    with_weights,
 )
 from parity.families.xvlm import vision_outputs
 from parity.family import Built, Computed
@@ -75,9 +74,7 @@ class XfmPretraining:
         """See `Family`."""
         config = case_config(case)
         heads: tuple[Head, ...] = ALL_HEADS if config.vision.kind == "beit2" else (*HEADS, "text_mlm")
-        if "temp" not in case.weights:  # the official code keeps a temperature that is not learned outside of the weights
-            case = replace(case, weights=case.weights | {"temp": torch.tensor(config.temperature, dtype=torch.float64)})
-        return with_weights(VisionLanguageModel(config, heads), case, Xfm().table(config), dtype)
+        return vision_language_model(config, heads, case, Xfm().table(config), dtype)
 
     def run(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Computed | None:
         """See `Family`."""
@@ -93,22 +90,12 @@ class XfmPretraining:
 
 
 def case_config(case: Case) -> ModelConfig:
-    """The model of a case: sizes from its weights' shapes; numbers of heads and epsilons, which no shape tells, as recorded."""
-    vision, text, fusion = case.dims["vision"], case.dims["text"], case.dims["fusion"]
-    shapes = {name: tensor.shape for name, tensor in case.weights.items()}
-    heads = HeadCounts(vision.get("num_attention_heads"), text["num_attention_heads"], fusion["num_attention_heads"])
-    config = Xfm().config(shapes, heads)
-    updates: dict[str, Any] = {
-        "text": config.text.model_copy(update={"layer_norm_eps": text["layer_norm_eps"], "pad_token_id": text["pad_token_id"]}),
-        "fusion": config.fusion.model_copy(update={"layer_norm_eps": fusion["layer_norm_eps"]}),
-        "temperature": case.base["temp"],
-    }
-    if isinstance(config.vision, ClipVitConfig):
-        updates["vision"] = config.vision.model_copy(update={"local_depth": vision["local_attn_depth"]})
-    if config.visual_tokenizer is not None:
-        tokenizer_heads = case.dims["vqkd_encoder"]["num_heads"]
-        updates["visual_tokenizer"] = config.visual_tokenizer.model_copy(update={"heads": tokenizer_heads})
-    return config.model_copy(update=updates)
+    """The model of a case, the visual tokenizer's heads as recorded."""
+    config = recorded_config(case, Xfm())
+    if config.visual_tokenizer is None:
+        return config
+    tokenizer = config.visual_tokenizer.model_copy(update={"heads": case.dims["vqkd_encoder"]["num_heads"]})
+    return config.model_copy(update={"visual_tokenizer": tokenizer})
 
 
 def scenario_stream(model: VisionLanguageModel, case: Case, scenario: str, dtype: torch.dtype) -> Stream:

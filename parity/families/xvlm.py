@@ -3,16 +3,14 @@
 Shapes: B images, R texts or regions, N patches, L text tokens.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.checkpoints.adapter import Adapter, HeadCounts
+from models.checkpoints.adapter import Adapter
 from models.checkpoints.registry import detect
 from models.checkpoints.vision_keys import vision_kind
-from models.config import ClipVitConfig, ModelConfig
 from models.tasks.losses import Scores, stream_losses
 from models.vision.regions import RegionViews
 from models.vlm import HEADS, VisionLanguageModel
@@ -23,10 +21,11 @@ from parity.families.shared import (
     as_tokens,
     likeliest_negatives,
     outputs_of,
+    recorded_config,
     to_batch,
     vision_blocks,
+    vision_language_model,
     watching,
-    with_weights,
 )
 from parity.family import Built, Computed, Stream
 
@@ -53,10 +52,9 @@ class JointPretraining:
 
     def build(self, case: Case, dtype: torch.dtype) -> Built:
         """See `Family`."""
-        adapter, config = case_adapter(case), case_config(case)
-        if not config.learn_temperature:  # the official code keeps a fixed temperature outside of the weights
-            case = replace(case, weights=case.weights | {"temp": torch.tensor(config.temperature, dtype=torch.float64)})
-        return with_weights(VisionLanguageModel(config, HEADS), case, adapter.table(config), dtype)
+        adapter = case_adapter(case)
+        config = recorded_config(case, adapter)
+        return vision_language_model(config, HEADS, case, adapter.table(config), dtype)
 
     def run(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Computed | None:
         """See `Family`."""
@@ -86,19 +84,6 @@ class JointPretraining:
 def case_adapter(case: Case) -> Adapter[Any]:
     """The format of a case's weights, told by their names and shapes as that of any file."""
     return detect({name: tensor.shape for name, tensor in case.weights.items()}, str(case.folder))
-
-
-def case_config(case: Case) -> ModelConfig:
-    """The model of a case: sizes from its weights' shapes; heads, epsilons and local layers, which no shape tells, as recorded."""
-    text, vision = case.dims["text"], case.dims["vision"]
-    shapes = {name: tensor.shape for name, tensor in case.weights.items()}
-    heads = HeadCounts(vision.get("num_attention_heads"), text["num_attention_heads"], text["num_attention_heads"])
-    config = case_adapter(case).config(shapes, heads)
-    updates: dict[str, Any] = {"text": config.text.model_copy(update={"layer_norm_eps": text["layer_norm_eps"]})}
-    updates["temperature"] = case.base["temp"]
-    if isinstance(config.vision, ClipVitConfig):
-        updates["vision"] = config.vision.model_copy(update={"local_depth": vision["local_attn_depth"]})
-    return config.model_copy(update=updates)
 
 
 def objectives_of(batch: dict[str, Tensor]) -> dict[str, float]:

@@ -8,8 +8,7 @@ from models.checkpoints.adapter import HeadCounts
 from models.checkpoints.cclm import CclmV1, SplitX2vlm
 from models.checkpoints.keys import convert
 from models.config import TextConfig
-from models.text.bert import Bert
-from models.text.roberta import Roberta
+from models.text.encoder import TextEncoder
 from models.vlm import build_text
 from recorded import recorded_case
 
@@ -19,7 +18,7 @@ CASES = {"cclm_pretrain_sharp": CclmV1(), "x2vlm_crossviewlm_xlmr_sharp": SplitX
 TOLERANCES = {"float32": (5e-5, 1e-5), "float64": (1e-9, 0.0)}
 
 
-def encoder(config: TextConfig) -> Bert | Roberta:
+def encoder(config: TextConfig) -> TextEncoder:
     torch.manual_seed(0)
     built = build_text(config).eval()
     for parameter in built.parameters():

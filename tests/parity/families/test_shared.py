@@ -11,8 +11,8 @@ from common.errors import UserError
 from models.config import Beit2Config, ClipVitConfig, SwinConfig
 from models.vlm import VisionLanguageModel, build_vision
 from parity.case import read_case
-from parity.families.shared import likeliest_negatives, to_batch, vision_blocks, watching
-from parity.families.xvlm import JointPretraining, block_output, case_config
+from parity.families.shared import likeliest_negatives, recorded_config, to_batch, vision_blocks, watching
+from parity.families.xvlm import JointPretraining, block_output, case_adapter
 from recorded import FIXTURES
 
 CASE = FIXTURES / "xvlm_pretrain_clip_sharp"
@@ -78,7 +78,7 @@ def test_regions_come_before_images_where_both_pass_a_block() -> None:
 
 def test_sizes_come_from_shapes_and_the_rest_from_the_recording() -> None:
     case = read_case(CASE)
-    config = case_config(case)
+    config = recorded_config(case, case_adapter(case))
     assert isinstance(config.vision, ClipVitConfig)
     assert config.vision.image_size == case.base["image_res"]
     assert config.vision.heads == case.dims["vision"]["num_attention_heads"]

@@ -1,0 +1,64 @@
+"""The contract of text encoders: ids [R, L], mask [R, L] -> states [R, L, H]; and what BERT and RoBERTa have in common.
+
+Shapes: R texts, L tokens, H text width, V vocabulary.
+"""
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+from models.config import TextConfig
+
+LibraryConfig = TypeVar("LibraryConfig", BertConfig, RobertaConfig)
+
+
+class TextEncoder(nn.Module):
+    """A library's encoder without its pooler. Subclasses implement `forward`."""
+
+    def __init__(self, backbone: BertModel | RobertaModel) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @property
+    def embedding_weight(self) -> Tensor:
+        """[V, H] word embeddings, which a tied masked-LM head shares."""
+        return self.backbone.embeddings.word_embeddings.weight
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            ids: [R, L] token ids.
+            mask: [R, L] True for tokens, False for padding.
+
+        Returns:
+            [R, L, H]; states of padding positions mean nothing.
+        """
+        raise NotImplementedError
+
+
+def library_config(kind: type[LibraryConfig], config: TextConfig) -> LibraryConfig:
+    """The transformers configuration of an encoder of this size."""
+    return kind(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.intermediate,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        max_position_embeddings=config.max_positions,
+        type_vocab_size=config.type_vocab_size,
+        pad_token_id=config.pad_token_id,
+        layer_norm_eps=config.layer_norm_eps,
+        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]  (a documented argument that the class takes by name only)
+    )
+
+
+def key_mask(mask: Tensor) -> Tensor:
+    """Which tokens may be attended to, [R, 1, L, L] of a mask [R, L].
+
+    Of a 2D mask transformers would first ask the device whether it is all ones, a host sync; a ready 4D one it takes as it is.
+    """
+    return mask.bool()[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
