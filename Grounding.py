@@ -16,7 +16,7 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
     data = config.data
-    inputs = Inputs.of(config, engine.device)
+    inputs = Inputs.of(config, engine.device, engine.interruption)
     mean_box_from = data.train if isinstance(data.train, str) else data.train[0]
     validation, test = (
         GroundingEvaluator(file, data.image_root, inputs, config.evaluation, mean_box_from) for file in (data.validation, data.test)
@@ -25,7 +25,7 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     engine.initialize(task.model)
     train = GroundingTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="accuracy")
-    finish(engine, task, test, config)
+    finish(engine, test, config)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     """Train all streams together, then measure without fine-tuning where the config names held-out data."""
     engine = Engine(config, output_dir)
     vision = config.model.vision
-    inputs = Inputs.of(config, engine.device)
+    inputs = Inputs.of(config, engine.device, engine.interruption)
     objectives = {
         name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
         for name, stream in config.streams.items()
@@ -37,7 +37,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     engine.initialize(task.model)
     evaluator = Probes(probes) if probes else None
     engine.fit(task, streams, evaluator)
-    finish(engine, task, evaluator, config)
+    finish(engine, evaluator, config)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     """Choose the best weights on validation, report the test split once."""
     engine = Engine(config, output_dir)
     data = config.data
-    inputs = Inputs.of(config, engine.device)
+    inputs = Inputs.of(config, engine.device, engine.interruption)
     validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
     task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
     train = RetrievalTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="r_mean")
-    finish(engine, task, test, config)
+    finish(engine, test, config)
 
 
 if __name__ == "__main__":

@@ -95,10 +95,12 @@ class StreamBatch:
     """Records read for it, those that could not be used included."""
     faults: tuple[str, ...]
     """One line for each record that could not be used."""
+    keys: tuple[str, ...] = ()
+    """Names of the records in it, for messages."""
 
     def pin_memory(self) -> StreamBatch:
         """The same in page-locked memory; the data loader calls it."""
-        return StreamBatch({key: tensor.pin_memory() for key, tensor in self.tensors.items()}, self.seen, self.faults)
+        return StreamBatch({key: tensor.pin_memory() for key, tensor in self.tensors.items()}, self.seen, self.faults, self.keys)
 
 
 class MixedBatches(Dataset[dict[str, StreamBatch]]):
@@ -143,7 +145,8 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
             groups.append([self._sample(name, position, faults) for position in range(first, first + plan.images_per_group)])
             rngs.append(sample_rng(self.seed, f"{name}/groups", step * plan.group_count + group))
         tensors = self.streams[name].collate(groups, rngs)
-        return StreamBatch(tensors, sum(map(len, groups)) + len(faults), tuple(faults))
+        keys = tuple(sample.key for group in groups for sample in group)
+        return StreamBatch(tensors, len(keys) + len(faults), tuple(faults), keys)
 
     def _sample(self, name: str, position: int, faults: list[str]) -> Sample:
         """The sample at a global position, or, where its record cannot be used, the next in the order that can."""

@@ -5,36 +5,50 @@ import logging
 from pathlib import Path
 
 from common.distributed import barrier, is_main
+from common.errors import Requeue
 from common.files import replace_file
 from engine.config.schema import RunConfig
 from engine.evaluators import Evaluator
+from engine.interruption import Interrupted
 from engine.trainer import Engine
+from engine.watchdog_heartbeat import Phase
 from evaluation.report import ReportPanels, write_report
 from evaluation.tables import METRICS_FILE, metrics_table, plain_text, read_result
-from models.tasks.base import Task
+from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
 
-def finish(engine: Engine, task: Task, evaluator: Evaluator | None, config: RunConfig) -> None:
+def finish(engine: Engine, evaluator: Evaluator | None, config: RunConfig) -> None:
     """Evaluate the chosen weights once, write metrics.json and report.html, and show the table.
 
     Args:
-        engine: that trained the task.
-        task: its best weights are put back first.
+        engine: after training.
         evaluator: of the test set; None when there is nothing to evaluate on.
         config: of the run.
+
+    Raises:
+        Requeue: the run was asked to stop; the same command evaluates again.
     """
-    engine.load_best(task.model)
-    task.to(engine.device).eval()
-    metrics = evaluator(task.model) if evaluator is not None else {}
-    if is_main():
-        write_result(engine, config.task, metrics, evaluator.baselines() if evaluator is not None else {})
-        panels = evaluator.panels(task.model, config.report.samples) if evaluator is not None else ReportPanels()
-        write_report(engine.output_dir, panels)
-        if metrics:
-            logger.info("%s\n%s", engine.output_dir, plain_text(metrics_table(read_result(engine.output_dir))))
-    barrier()
+    try:
+        with engine.watchdog.watching(engine.state.step), engine.best_model() as model:
+            with engine.watchdog.evaluating(model):
+                metrics = engine.evaluate(evaluator, model) if evaluator is not None else {}
+            with engine.watchdog.phase(Phase.REPORTING):
+                if is_main():
+                    _report(engine, evaluator, config, model, metrics)
+                barrier()
+    except Interrupted:
+        name = engine.interruption.name()
+        raise Requeue(f"Stopped by {name} in the last evaluation. The same command takes it up again; training is finished.") from None
+
+
+def _report(engine: Engine, evaluator: Evaluator | None, config: RunConfig, model: VisionLanguageModel, metrics: dict[str, float]) -> None:
+    write_result(engine, config.task, metrics, evaluator.baselines() if evaluator is not None else {})
+    panels = evaluator.panels(model, config.report.samples) if evaluator is not None else ReportPanels()
+    write_report(engine.output_dir, panels)
+    if metrics:
+        logger.info("%s\n%s", engine.output_dir, plain_text(metrics_table(read_result(engine.output_dir))))
 
 
 def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]) -> Path:

@@ -14,14 +14,16 @@ class DeviceMeans:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int | Tensor] = {}
 
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Add scalars; nothing is synchronised."""
+    def add(self, values: dict[str, Tensor], counted: Tensor | None = None) -> None:
+        """Add scalars; nothing is synchronised. Where `counted` (scalar, on the device) is False they are left out."""
         for name, value in values.items():
             value = value.detach().float()
+            if counted is not None:
+                value = torch.where(counted, value, 0.0)
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.counts[name] = self.counts.get(name, 0) + (1 if counted is None else counted.to(value.dtype))
 
     def means(self) -> dict[str, Tensor]:
         """Means so far, still on the device."""

@@ -2,29 +2,25 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from dataset.batches import StreamBatch
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
-from models.tasks.base import Task
+from engine.strategies import Strategy
+from engine.strategies.guarded import poison_unless_finite
 
 
 class Stepper:
     """Takes optimizer steps; nothing in it waits for the device."""
 
-    def __init__(self, accumulation: int, clip_norm: float | None, accelerator: Accelerator, task: Task, optimizer: Optimizer) -> None:
+    def __init__(self, strategy: Strategy, accumulation: int) -> None:
+        self.strategy = strategy
         self.accumulation = accumulation
-        self.clip_norm = clip_norm
-        self.accelerator = accelerator
-        self.weights = task.weights
-        self.wrapped: nn.Module
-        self.optimizer: Optimizer
-        self.wrapped, self.optimizer = accelerator.prepare(task, optimizer)
+        self.weights = strategy.task.weights
 
     def step(self, batches: Iterator[dict[str, StreamBatch]], clock: Clock, faults: FaultCounter) -> dict[str, Tensor]:
         """Take the next micro-batches and update the weights; returns means of the losses as device scalars."""
@@ -34,25 +30,16 @@ class Stepper:
             loaded = next(batches)
             clock.waited += time.perf_counter() - waiting
             faults.add(loaded.values())
-            if micro < self.accumulation - 1:
-                with self.accelerator.no_sync(self.wrapped):
-                    means.add(self._backward(loaded))
-            else:
+            with self.strategy.unsynchronised() if micro < self.accumulation - 1 else nullcontext():
                 means.add(self._backward(loaded))
-        if self.clip_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
-            if isinstance(norm, Tensor):
-                means.add({"gradient_norm": norm})
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return means.means()
+        return means.means() | {"gradient_norm": self.strategy.update()}
 
     def _backward(self, loaded: dict[str, StreamBatch]) -> dict[str, Tensor]:
-        device = self.accelerator.device
+        device = self.strategy.device
         tensors = {
             name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()
         }
-        losses: dict[str, Tensor] = self.wrapped(tensors)
+        losses: dict[str, Tensor] = self.strategy.wrapped(tensors)
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
-        self.accelerator.backward(total / self.accumulation)
+        self.strategy.backward(poison_unless_finite(total) / self.accumulation)
         return {"loss": total} | losses

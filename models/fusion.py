@@ -111,6 +111,10 @@ class FusionLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(text.dropout)
 
+    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, h, P, d] that the layer's cross-attention sees of source states [B, P, D]."""
+        return self.cross_attention.project(source)
+
     def forward(self, states: Tensor, text_mask: Tensor, vision: Seen | None, pooled: bool = False) -> Tensor:
         """The whole layer.
 
@@ -151,7 +155,8 @@ class Fusion(nn.Module):
         self.layers = nn.ModuleList([FusionLayer(text, config, vision_width) for _ in range(config.layers)])
         self.apply(_initialize)
 
-    def _layers(self) -> list[FusionLayer]:
+    def blocks(self) -> list[FusionLayer]:
+        """Its layers, in order: the units that are compiled, recomputed or sharded by themselves."""
         return [layer for layer in self.layers if isinstance(layer, FusionLayer)]
 
     def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None) -> VisionContext:
@@ -168,11 +173,11 @@ class Fusion(nn.Module):
         if regions is not None and regions.patches is not None:
             own = torch.cat([regions.tokens[:, None], regions.patches], dim=1)
             return self.context(torch.cat([tokens, own]), mask=_view_masks(tokens, regions))
-        pairs = [layer.cross_attention.project(tokens) for layer in self._layers()]
+        pairs = [layer.project(tokens) for layer in self.blocks()]
         keys, values = [key for key, _ in pairs], [value for _, value in pairs]
         if regions is None:
             return VisionContext(keys, values, mask=mask)
-        region_pairs = [layer.cross_attention.project(regions.tokens[:, None]) for layer in self._layers()]  # [R, h, 1, d]
+        region_pairs = [layer.project(regions.tokens[:, None]) for layer in self.blocks()]  # [R, h, 1, d]
         return VisionContext(
             keys,
             values,
@@ -200,7 +205,7 @@ class Fusion(nn.Module):
             Position 0 of the first rows, [pooled, 1, H], which stands for the pair; all positions of the others, [M - pooled, L, H].
         """
         keep = text_mask.bool()[:, None, None, :]
-        *most, last = self._layers()
+        *most, last = self.blocks()
         for index, layer in enumerate(most):
             text = layer(text, keep, None if vision is None else vision.rows(index, view))
         seen = None if vision is None else vision.rows(len(most), view)
@@ -214,7 +219,7 @@ class Fusion(nn.Module):
         """Cross-attention probabilities [M, h, L, P] of one layer (negative counts from the last), for looking at."""
         keep = text_mask.bool()[:, None, None, :]
         wanted = range(len(self.layers))[layer]
-        for index, block in enumerate(self._layers()[: wanted + 1]):
+        for index, block in enumerate(self.blocks()[: wanted + 1]):
             text, seen = block.attend_to_text(text, keep), vision.rows(index, view)
             if index == wanted:
                 return block.cross_attention.probabilities(text, seen.keys, seen.mask)

@@ -81,6 +81,10 @@ class VisionLanguageModel(nn.Module):
         """Of the parameters."""
         return self.fusion.layers[0].get_parameter("mlp_norm.weight").dtype
 
+    def blocks(self) -> list[nn.Module]:
+        """All transformer blocks: the units that are compiled, recomputed or sharded by themselves."""
+        return [*self.vision.blocks(), *self.text.blocks(), *self.fusion.blocks()]
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] or clips [B, T, 3, H, W], bytes or normalised, to tokens [B, 1+N, D]."""
         images = normalize_images(images, self.dtype)

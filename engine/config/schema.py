@@ -107,6 +107,15 @@ class EngineSettings(Settings):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; weights and optimizer stay in float32."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """How ranks share the model. ddp: each holds all of it. fsdp: each holds a part of every tensor (FSDP2). deepspeed: ZeRO, see
+    zero_stage. Losses and checkpoints do not depend on it."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """deepspeed only: ranks share out the optimizer's state (1), gradients as well (2), weights as well (3)."""
+    activation_checkpointing: bool = False
+    """Recompute each transformer block in the backward pass instead of keeping its activations: less memory, about a third more time."""
+    compile: bool = False
+    """torch.compile of each transformer block; takes a minute or more before the first step."""
     accumulation: Positive = 1
     """Micro-batches of one optimizer step."""
     workers: Whole = 2
@@ -118,6 +127,9 @@ class EngineSettings(Settings):
     keep_checkpoints: Positive = 2
     evaluate_every: Positive | None = None
     """Steps between two evaluations on validation; null: after every epoch where the schedule counts epochs, else once, at the end."""
+    max_nonfinite: Whole = 3
+    """Steps in a row whose loss or gradient is not finite that are left out (no weight changes, the batch is written down) before the run
+    stops; 0 stops it at the first."""
     max_bad_share: Share = 0.01
     """The run stops when more than this share of the records it read could not be used."""
     threads: Positive | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,28 +12,39 @@ from transformers import PreTrainedTokenizerBase
 from common.distributed import rank, world_size
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import RunConfig
+from engine.interruption import Interruption
 from evaluation.report import ReportPanels
 from models.vlm import VisionLanguageModel
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How images and texts become a model's inputs."""
+    """How images and texts become a model's inputs, and what may stop an evaluation."""
 
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     image_size: int
     """Side of the square input in pixels."""
     device: torch.device
+    interruption: Interruption
 
     @classmethod
-    def of(cls, config: RunConfig, device: torch.device) -> Inputs:
+    def of(cls, config: RunConfig, device: torch.device, interruption: Interruption) -> Inputs:
         """What a run's settings say.
 
         Raises:
             UserError: there is no tokenizer at the path given.
         """
-        return cls(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, config.model.vision.image_size, device)
+        size = config.model.vision.image_size
+        return cls(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, size, device, interruption)
+
+    def stoppable(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The batches of an evaluation's share; ends with `Interrupted` when the run is to stop. For what all ranks do, not one alone."""
+        for batch in batches:
+            self.interruption.beat()
+            yield batch
 
 
 class Evaluator(Protocol):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from common.distributed import gather_objects
 from dataset.tasks.grounding import GroundingBatch, GroundingSet, collate_grounding
 from engine.config.schema import GroundingEvaluation
 from engine.evaluators.base import Inputs, share_of
@@ -32,10 +31,10 @@ class GroundingEvaluator:
         """Accuracy at IoU 0.5 in percent, by the plain and the inclusive-pixel rule, and mean IoU."""
         predicted: list[Tensor] = []
         true: list[Tensor] = []
-        for batch in self._loader(list(share_of(len(self.data)))):
+        for batch in self.inputs.stoppable(self._loader(list(share_of(len(self.data))))):
             predicted.append(self._predict(model, batch))
             true.append(batch["box"])
-        rows = gather_objects((torch.cat(predicted).numpy(), torch.cat(true).numpy()) if predicted else None)
+        rows = self.inputs.interruption.gather((torch.cat(predicted).numpy(), torch.cat(true).numpy()) if predicted else None)
         found = [row for row in rows if row is not None]
         return grounding_metrics(np.concatenate([row[0] for row in found]), np.concatenate([row[1] for row in found]))
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from common.distributed import gather_objects
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import encode_texts
 from engine.config.schema import RetrievalEvaluation
@@ -34,11 +33,12 @@ class RetrievalEvaluator:
 
     def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """TR and IR recall after re-ranking, and `itc_*` by features alone, in percent."""
-        encoded = encode_gallery(model, self._images(), self._texts(), self.inputs.device)
+        stop = self.inputs.interruption
+        encoded = encode_gallery(model, self.inputs.stoppable(self._images()), self._texts(), self.inputs.device)
         by_feature = encoded.similarity()  # [I, T]
-        image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.inputs.device)
-        text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.inputs.device)
-        for_images, for_texts = (torch.cat(gather_objects(rows)) for rows in (image_rows, text_rows))
+        image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.inputs.device, stop.beat)
+        text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.inputs.device, stop.beat)
+        for_images, for_texts = (torch.cat(stop.gather(rows)) for rows in (image_rows, text_rows))
         self.scores = for_texts
         owner = self.gallery.text_image
         first = recall_metrics(by_feature.numpy(), by_feature.T.numpy(), owner)

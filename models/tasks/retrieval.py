@@ -4,7 +4,7 @@
 Shapes: I images, T texts, k candidates, E feature width.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +85,9 @@ def encode_gallery(
 
 
 @torch.no_grad()
-def rerank_texts(model: VisionLanguageModel, gallery: Gallery, images: range, top_k: int, device: torch.device) -> Tensor:
+def rerank_texts(
+    model: VisionLanguageModel, gallery: Gallery, images: range, top_k: int, device: torch.device, each: Callable[[], None] = lambda: None
+) -> Tensor:
     """Matching logits of each image's `top_k` most similar texts.
 
     Args:
@@ -94,6 +96,7 @@ def rerank_texts(model: VisionLanguageModel, gallery: Gallery, images: range, to
         images: the images to rank for, a share of all.
         top_k: candidates for each image; at most the number of texts.
         device: where to compute.
+        each: called for every image, before it.
 
     Returns:
         [len(images), T]; NOT_CANDIDATE for other texts.
@@ -102,13 +105,16 @@ def rerank_texts(model: VisionLanguageModel, gallery: Gallery, images: range, to
     candidates = similarity.topk(min(top_k, similarity.shape[1]), dim=1).indices  # [i, k]
     scores = torch.full_like(similarity, NOT_CANDIDATE)
     for row, image in enumerate(images):
+        each()
         vision = model.context(gallery.tokens[image : image + 1].to(device))  # one image's keys and values for all its candidates
         scores[row, candidates[row]] = _match(model, gallery, vision, candidates[row], torch.zeros_like(candidates[row]), device)
     return scores
 
 
 @torch.no_grad()
-def rerank_images(model: VisionLanguageModel, gallery: Gallery, texts: range, top_k: int, device: torch.device) -> Tensor:
+def rerank_images(
+    model: VisionLanguageModel, gallery: Gallery, texts: range, top_k: int, device: torch.device, each: Callable[[], None] = lambda: None
+) -> Tensor:
     """Matching logits of each text's `top_k` most similar images, as [len(texts), I]; see `rerank_texts`.
 
     Works image by image, so that an image's keys and values are projected once for all texts that want it.
@@ -118,6 +124,7 @@ def rerank_images(model: VisionLanguageModel, gallery: Gallery, texts: range, to
     wanted = torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, candidates, True)
     scores = torch.full_like(similarity, NOT_CANDIDATE)
     for image in range(similarity.shape[1]):
+        each()
         rows = wanted[:, image].nonzero().squeeze(1)
         if len(rows):
             vision = model.context(gallery.tokens[image : image + 1].to(device))

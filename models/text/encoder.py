@@ -25,6 +25,10 @@ class TextEncoder(nn.Module):
         """[V, H] word embeddings, which a tied masked-LM head shares."""
         return self.backbone.embeddings.word_embeddings.weight
 
+    def blocks(self) -> list[nn.Module]:
+        """Its transformer blocks, in order: the units that are compiled, recomputed or sharded by themselves."""
+        return list(self.backbone.encoder.layer)
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Encode texts.
 

@@ -64,6 +64,10 @@ class Beit2(VisionEncoder):
         patches = self.backbone.fc_norm(features[:, 1:])  # [B, N, D]
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
 
+    def blocks(self) -> list[nn.Module]:
+        """See `VisionEncoder`."""
+        return list(self.backbone.blocks)
+
     def _forward_hidden(self, images: Tensor, hidden: Tensor) -> Tensor:
         """What timm's `forward_features` gives, with the mask token in place of hidden patches."""
         backbone = self.backbone

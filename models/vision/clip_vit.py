@@ -47,7 +47,7 @@ class ClipVit(VisionEncoder):
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images [B, 3, H, W] at the configured size to [B, 1+N, D]."""
         states = self._embed(images)
-        for layer in self._layers():
+        for layer in self.blocks():
             states = layer(states, None)
         return self._norm(states)
 
@@ -57,7 +57,7 @@ class ClipVit(VisionEncoder):
         Whole images and regions share the first layers, which see each image once. Arguments and result as `VisionEncoder.encode_regions`,
         the regions with patch tokens of their own.
         """
-        images_count, layers = images.shape[0], self._layers()
+        images_count, layers = images.shape[0], self.blocks()
         states = self._embed(images)
         for layer in layers[: -self.local_depth]:
             states = layer(states, None)
@@ -73,7 +73,8 @@ class ClipVit(VisionEncoder):
         """Patches with class token and positions, normalised: [B, P, D]. (`pre_layrnorm` is CLIP's own spelling.)"""
         return self.backbone.get_submodule("pre_layrnorm")(self.backbone.get_submodule("embeddings")(images))
 
-    def _layers(self) -> list[nn.Module]:
+    def blocks(self) -> list[nn.Module]:
+        """See `VisionEncoder`."""
         return list(cast(nn.ModuleList, self.backbone.get_submodule("encoder.layers")))
 
     def _norm(self, states: Tensor) -> Tensor:

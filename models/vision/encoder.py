@@ -15,6 +15,10 @@ class VisionEncoder(nn.Module):
         """Encode normalised images [B, 3, H, W] at the configured size to [B, 1+N, D]."""
         raise NotImplementedError
 
+    def blocks(self) -> list[nn.Module]:
+        """Its transformer blocks, in order: the units that are compiled, recomputed or sharded by themselves."""
+        raise NotImplementedError
+
     def encode_regions(self, images: Tensor, image_index: Tensor, patch_mask: Tensor) -> tuple[Tensor, RegionViews]:
         """Encode images and regions of them.
 

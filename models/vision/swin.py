@@ -4,8 +4,8 @@ Shapes: B images, N tokens of the last stage in raster order, D its width.
 """
 
 import torch
-from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import Tensor, nn
 
 from models.config import SwinConfig
 from models.vision.encoder import VisionEncoder
@@ -33,3 +33,7 @@ class Swin(VisionEncoder):
         """Encode normalised images [B, 3, H, W] at the configured size to [B, 1+N, D]."""
         tokens = self.backbone.forward_features(images).flatten(1, 2)  # [B, g, g, D] -> [B, N, D]
         return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+
+    def blocks(self) -> list[nn.Module]:
+        """See `VisionEncoder`."""
+        return [module for module in self.backbone.modules() if isinstance(module, SwinTransformerBlock)]

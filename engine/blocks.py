@@ -1,0 +1,28 @@
+"""What is done to each transformer block of a model for memory and speed."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute_blocks(blocks: list[nn.Module]) -> None:
+    """Activation checkpointing: blocks keep only their inputs and compute the rest again in the backward pass, with the same dropout."""
+    for block in blocks:
+        block.forward = _recomputed(block.forward)
+
+
+def compile_blocks(blocks: list[nn.Module]) -> None:
+    """Compile each block by itself: blocks of one kind share their code, and what surrounds them may do what compilers cannot."""
+    for block in blocks:
+        block.compile()
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return checkpoint(partial(forward, **named), *arguments, use_reentrant=False)
+
+    return call

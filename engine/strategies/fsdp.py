@@ -1,0 +1,130 @@
+"""Every rank holds a part of each tensor (FSDP2): weights, gradients and optimizer state; blocks are gathered while they compute."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import Tensor
+from torch.distributed.fsdp import register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from engine.config.schema import EngineSettings
+from engine.optimizer import load_optimizer_tensors, optimizer_tensors
+from engine.strategies.base import DEPRECATED, Owner, Snapshot, Strategy, join_group, sizes
+from engine.strategies.guarded import guarded_step
+from engine.strategies.scalars import lengthen_scalars, to_cpu
+from models.tasks.base import Task
+from models.vlm import VisionLanguageModel
+
+
+class FullySharded(Strategy):
+    """FSDP2, a unit for each transformer block and one for the rest."""
+
+    def __init__(self, settings: EngineSettings, clip_norm: float | None, timeout: timedelta | None) -> None:
+        super().__init__(settings, clip_norm, timeout)
+        warnings.filterwarnings("ignore", message=DEPRECATED, category=FutureWarning)
+        join_group(timeout)
+        self.plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, reshard_after_forward=True, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+        )
+        self.accelerator = self._accelerator()
+        _switch_on(self.accelerator, self.plugin)
+
+    def prepare(self, task: Task, optimizer: Optimizer) -> None:
+        """See `Strategy`."""
+        self.plain = copy.deepcopy(task.model).cpu()  # a shell for `whole_model`
+        self._treat_blocks(task.model)
+        self.scalars = lengthen_scalars(task.model, optimizer)
+        self.plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in task.model.blocks()})
+        self.task = task
+        self.wrapped, prepared = self.accelerator.prepare(task, optimizer)
+        self.optimizer = prepared.optimizer
+        for layer in task.model.fusion.blocks():
+            register_fsdp_forward_method(layer, "project")  # called from outside of the layer's forward
+
+    def update(self) -> Tensor:
+        """See `Strategy`."""
+        norm = torch.nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
+        norm = _whole(norm)
+        guarded_step(self.optimizer, norm)
+        return norm
+
+    @torch.no_grad()
+    def keep_in_range(self, bounds: Mapping[str, tuple[float, float]]) -> None:
+        """See `Strategy`."""
+        for name, (low, high) in bounds.items():
+            self.task.model.get_parameter(name).clamp_(low, high)
+
+    def snapshot(self, model_owner: Owner, optimizer_owner: Owner | None) -> Snapshot:
+        """See `Strategy`."""
+        state = self.task.model.state_dict()
+        moments = optimizer_tensors(self.optimizer) if optimizer_owner is not None else {}
+        kept = optimizer_owner(sizes(moments.items())) if optimizer_owner is not None else ()
+        return Snapshot(self._gathered(state, model_owner(sizes(state.items()))), self._gathered(moments, kept))
+
+    def _gathered(self, tensors: Mapping[str, Tensor], kept: object) -> dict[str, Tensor]:
+        names = set(kept)  # pyright: ignore[reportArgumentType]
+        found = {}
+        for name, tensor in tensors.items():  # all ranks gather all tensors in one order, and keep their own
+            whole = _whole(tensor.detach())
+            if name in names:
+                found[name] = to_cpu(name, whole, self.scalars)
+        return found
+
+    @torch.no_grad()
+    def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """See `Strategy`."""
+        self.plain.load_state_dict(dict(model))  # the one check of names and shapes
+        state = self.task.model.state_dict()
+        for name, tensor in self.plain.state_dict().items():
+            state[name].copy_(_placed(tensor, state[name]))
+        parameters = dict(self.task.model.named_parameters())
+        placed = {}
+        for key, value in optimizer.items():
+            name, _, state_name = key.partition("|")
+            sharded = name in parameters and state_name != "step"
+            placed[key] = _placed(value, parameters[name]) if sharded else value
+        load_optimizer_tensors(self.optimizer, placed)
+
+    @contextmanager
+    def whole_model(self) -> Iterator[VisionLanguageModel]:
+        """See `Strategy`."""
+        whole = {name: _whole(tensor.detach()) for name, tensor in self.task.model.state_dict().items()}
+        plain = self.plain.to(self.device)
+        plain.load_state_dict({name: tensor.reshape(()) if name in self.scalars else tensor for name, tensor in whole.items()})
+        del whole
+        try:
+            yield plain.eval()
+        finally:
+            self.plain = plain.cpu()
+
+
+def _switch_on(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Make the accelerator use FSDP2 on this device, whichever it is.
+
+    Accelerate takes the plugin at construction on GPUs only; FSDP2 itself runs on CPUs as well, and this is what it would have set.
+    """
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state._shared_state["fsdp_plugin"] = plugin
+    accelerator.state._shared_state["distributed_type"] = DistributedType.FSDP
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _placed(tensor: Tensor, like: Tensor) -> Tensor:
+    """A full tensor as the shard that this rank keeps of `like`."""
+    if not isinstance(like, DTensor):
+        return tensor
+    whole = tensor.reshape(like.shape).to(like.device)
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
