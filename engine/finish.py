@@ -9,6 +9,7 @@ from common.files import replace_file
 from engine.config.schema import RunConfig
 from engine.evaluators import Evaluator
 from engine.trainer import Engine
+from engine.watchdog_heartbeat import Phase
 from evaluation.report import ReportPanels, write_report
 from evaluation.tables import METRICS_FILE, metrics_table, plain_text, read_result
 from models.tasks.base import Task
@@ -27,14 +28,17 @@ def finish(engine: Engine, task: Task, evaluator: Evaluator | None, config: RunC
     """
     engine.load_best(task.model)
     task.to(engine.device).eval()
-    metrics = evaluator(task.model) if evaluator is not None else {}
-    if is_main():
-        write_result(engine, config.task, metrics, evaluator.baselines() if evaluator is not None else {})
-        panels = evaluator.panels(task.model, config.report.samples) if evaluator is not None else ReportPanels()
-        write_report(engine.output_dir, panels)
-        if metrics:
-            logger.info("%s\n%s", engine.output_dir, plain_text(metrics_table(read_result(engine.output_dir))))
-    barrier()
+    with engine.watchdog.watching(engine.state.step):
+        with engine.watchdog.evaluating(task.model):
+            metrics = evaluator(task.model) if evaluator is not None else {}
+        with engine.watchdog.phase(Phase.REPORTING):
+            if is_main():
+                write_result(engine, config.task, metrics, evaluator.baselines() if evaluator is not None else {})
+                panels = evaluator.panels(task.model, config.report.samples) if evaluator is not None else ReportPanels()
+                write_report(engine.output_dir, panels)
+                if metrics:
+                    logger.info("%s\n%s", engine.output_dir, plain_text(metrics_table(read_result(engine.output_dir))))
+            barrier()
 
 
 def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines: dict[str, dict[str, float]]) -> Path:

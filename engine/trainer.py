@@ -14,6 +14,7 @@ from common.distributed import barrier, is_main, rank, world_size
 from dataset.batches import MixedBatches
 from dataset.loader import batch_loader
 from dataset.streams.base import Stream
+from engine.board import open_board
 from engine.checkpoint import CHECKPOINTS, CheckpointStore, TrainState
 from engine.config.schema import RunConfig
 from engine.faults import FaultCounter
@@ -23,6 +24,9 @@ from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_
 from engine.progress import ProgressBar, set_up_logging
 from engine.schedule import linear_factor
 from engine.step import Stepper
+from engine.watchdog import Limits, Watchdog
+from engine.watchdog_heartbeat import Phase
+from engine.watchdog_traces import LOGS, process_group_timeout, record_collectives
 from engine.weights import find_weights
 from models.checkpoints import load_checkpoint
 from models.initial_weights import load_initial_weights
@@ -44,13 +48,16 @@ class Engine:
         output_dir.mkdir(parents=True, exist_ok=True)
         if config.engine.threads:
             torch.set_num_threads(config.engine.threads)
+        limits = Limits.of(config.engine)
+        record_collectives(output_dir)
         self.accelerator = Accelerator(
             mixed_precision="bf16" if config.engine.precision == "bf16" else "no",
             cpu=not torch.cuda.is_available(),
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True), *process_group_timeout(limits.collective)],
         )
         self.console = set_up_logging(output_dir, is_main())
         self.store = CheckpointStore(output_dir / CHECKPOINTS, config.engine.keep_checkpoints)
+        self.watchdog = Watchdog(open_board(), rank(), world_size(), limits, output_dir / LOGS)
         self.state = TrainState(world=world_size())
         self.new_parameters: frozenset[str] = frozenset()
         set_seed(config.seed)  # the initial weights; later every step seeds itself
@@ -89,7 +96,8 @@ class Engine:
         optimizer = build_optimizer(
             parameter_groups(task.model.named_parameters(), self.config.optimizer, self.new_parameters), self.config.optimizer
         )
-        self._resume(task, optimizer)
+        with self.watchdog.watching(self.state.step):
+            self._resume(task, optimizer)
         if self.state.step >= total:
             logger.info("training was finished at step %d", self.state.step)
             return
@@ -100,13 +108,16 @@ class Engine:
         def after(step: int) -> None:
             """What happens between two steps."""
             if evaluate is not None and (step == total or step % every == 0):
-                self._validate(task, evaluate, select, log)
+                with self.watchdog.evaluating(task.model):
+                    self._validate(task, evaluate, select, log)
             if step == total or step % self.config.engine.checkpoint_every == 0:
-                self._save(task, optimizer)
+                with self.watchdog.phase(Phase.SAVING):
+                    self._save(task, optimizer)
 
         try:
-            stepper = Stepper(self.config.engine.accumulation, self.config.optimizer.clip_norm, self.accelerator, task, optimizer)
-            self._loop(stepper, streams, total, log, bar, after)
+            with self.watchdog.watching(self.state.step):
+                stepper = Stepper(self.config.engine.accumulation, self.config.optimizer.clip_norm, self.accelerator, task, optimizer)
+                self._loop(stepper, streams, total, log, bar, after)
         finally:
             bar.close()
             if log is not None:
@@ -125,6 +136,7 @@ class Engine:
         warmup = schedule.warmup(total)
         mixed = MixedBatches(dict(streams), self.config.seed, rank(), world_size(), settings.accumulation)
         batches = batch_loader(mixed, self.state.step * settings.accumulation, total * settings.accumulation, settings.workers)
+        batches = self.watchdog.watched(batches)
         samples = sum(stream.images_per_batch for stream in streams.values())
         faults = FaultCounter(self.output_dir / "bad_records.txt", settings.max_bad_share)
         means, clock, begun = DeviceMeans(), Clock(), time.perf_counter() - self.state.seconds
@@ -146,6 +158,7 @@ class Engine:
                 if log is not None:
                     log.write("train", step, numbers)
                 bar.report(step, numbers)
+            self.watchdog.finished(step)
             paused = time.perf_counter()
             after(step)
             clock.skip(time.perf_counter() - paused)
