@@ -47,6 +47,8 @@ FREE = (
     "engine.keep_checkpoints",
     "engine.max_bad_share",
     "engine.threads",
+    "engine.stall_warning",
+    "engine.timeout",
 )
 """Settings that may change between two starts of one run, because the trained weights do not depend on them."""
 

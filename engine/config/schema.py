@@ -14,6 +14,7 @@ Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0.0)]
 Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
 
 
@@ -134,6 +135,18 @@ class EngineSettings(Settings):
     """The run stops when more than this share of the records it read could not be used."""
     threads: Positive | None = None
     """CPU threads of each rank; null: PyTorch's choice."""
+    stall_warning: Seconds | None = 120.0
+    """Seconds without progress after which a rank says where it hangs; three times as many before the first step. 0 or null: never."""
+    timeout: Seconds | None = 1800.0
+    """Seconds without progress after which a run ends itself, with exit code 124; three times as many before the first step. 0 or null:
+    never."""
+
+    @model_validator(mode="after")
+    def _warning_comes_first(self) -> "EngineSettings":
+        if self.stall_warning and self.timeout and self.timeout <= self.stall_warning:
+            message = f"engine.timeout = {self.timeout:g} must be more than engine.stall_warning = {self.stall_warning:g}."
+            raise_problems([("timeout", message)])
+        return self
 
 
 class WandbSettings(Settings):
