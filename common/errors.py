@@ -1,4 +1,6 @@
-"""Errors that a user can act on."""
+"""Errors that a user can act on, and faults of single records."""
+
+from typing import Literal
 
 
 class UserError(Exception):
@@ -10,9 +12,18 @@ class UserError(Exception):
     exit_code = 2
 
 
+FaultKind = Literal["image", "annotation", "shard"]
+FAULT_LABELS: dict[FaultKind, str] = {"image": "unreadable image", "annotation": "bad annotation", "shard": "lost shard"}
+"""Why a record cannot be used: the causes that skipped records are counted by."""
+
+
 class BadRecord(Exception):
     """One record of a data source cannot be used; the message says why.
 
     Readers and streams raise it; the loader puts a substitute in the record's place, counts it and names it, so it never
     reaches the training loop.
     """
+
+    def __init__(self, message: str, kind: FaultKind = "annotation") -> None:
+        super().__init__(message)
+        self.kind: FaultKind = kind

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.errors import BadRecord, UserError
+from common.errors import BadRecord, FaultKind, UserError
+from dataset.activity import SlowRead, doing, noting_slow_reads
 from dataset.order import EpochOrder, sample_rng
 from dataset.streams.base import Sample, Stream
 
@@ -87,18 +88,31 @@ def _nearest(value: int, divisor: int) -> str:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A record that could not be used."""
+
+    kind: FaultKind
+    text: str
+    """What is wrong with which record, in one line."""
+
+
+@dataclass(frozen=True)
 class StreamBatch:
     """One micro-batch of one stream."""
 
     tensors: dict[str, Tensor]
+    stream: str
+    """Name of the stream."""
     seen: int
     """Records read for it, those that could not be used included."""
-    faults: tuple[str, ...]
-    """One line for each record that could not be used."""
+    faults: tuple[Fault, ...] = ()
+    """The records that could not be used."""
+    slow: tuple[SlowRead, ...] = ()
+    """Reads that took too long."""
 
     def pin_memory(self) -> StreamBatch:
         """The same in page-locked memory; the data loader calls it."""
-        return StreamBatch({key: tensor.pin_memory() for key, tensor in self.tensors.items()}, self.seen, self.faults)
+        return replace(self, tensors={key: tensor.pin_memory() for key, tensor in self.tensors.items()})
 
 
 class MixedBatches(Dataset[dict[str, StreamBatch]]):
@@ -134,8 +148,14 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
         return {name: self._batch(name, step, micro) for name in self.streams}
 
     def _batch(self, name: str, step: int, micro: int) -> StreamBatch:
+        with doing(f"preparing a batch of stream {name}"), noting_slow_reads() as slow:
+            tensors, seen, faults = self._rows(name, step, micro)
+        return StreamBatch(tensors, name, seen, tuple(faults), tuple(slow))
+
+    def _rows(self, name: str, step: int, micro: int) -> tuple[dict[str, Tensor], int, list[Fault]]:
+        """The tensors of a micro-batch, how many records were read for it, and what was wrong with some."""
         plan = self.plans[name]
-        faults: list[str] = []
+        faults: list[Fault] = []
         groups: list[list[Sample]] = []
         rngs: list[np.random.Generator] = []
         for group in plan.groups_of(self.rank, micro):
@@ -143,9 +163,9 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
             groups.append([self._sample(name, position, faults) for position in range(first, first + plan.images_per_group)])
             rngs.append(sample_rng(self.seed, f"{name}/groups", step * plan.group_count + group))
         tensors = self.streams[name].collate(groups, rngs)
-        return StreamBatch(tensors, sum(map(len, groups)) + len(faults), tuple(faults))
+        return tensors, sum(map(len, groups)) + len(faults), faults
 
-    def _sample(self, name: str, position: int, faults: list[str]) -> Sample:
+    def _sample(self, name: str, position: int, faults: list[Fault]) -> Sample:
         """The sample at a global position, or, where its record cannot be used, the next in the order that can."""
         stream, order = self.streams[name], self.orders[name]
         for candidate in range(position, position + MAX_TRIES):
@@ -153,5 +173,5 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
             try:
                 return stream.sample(order.index(place, epoch), sample_rng(self.seed, name, position))
             except BadRecord as error:
-                faults.append(str(error))
-        raise UserError(f"stream {name}: {MAX_TRIES} records in a row cannot be used, the last because: {faults[-1]}")
+                faults.append(Fault(error.kind, str(error)))
+        raise UserError(f"stream {name}: {MAX_TRIES} records in a row cannot be used, the last because: {faults[-1].text}")

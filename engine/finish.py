@@ -8,6 +8,7 @@ from common.distributed import barrier, is_main
 from common.files import replace_file
 from engine.config.schema import RunConfig
 from engine.evaluators import Evaluator
+from engine.faults import fault_table
 from engine.trainer import Engine
 from evaluation.report import ReportPanels, write_report
 from evaluation.tables import METRICS_FILE, metrics_table, plain_text, read_result
@@ -49,6 +50,7 @@ def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines
         "seconds": round(state.seconds, 1),
         "records_read": state.seen,
         "records_skipped": state.faults,
+        "streams": fault_table(state),
     }
     path = engine.output_dir / METRICS_FILE
     replace_file(path, json.dumps(result, indent=1))

@@ -16,7 +16,7 @@ from dataset.loader import batch_loader
 from dataset.streams.base import Stream
 from engine.checkpoint import CHECKPOINTS, CheckpointStore, TrainState
 from engine.config.schema import RunConfig
-from engine.faults import FaultCounter
+from engine.faults import FaultCounter, fault_numbers
 from engine.meters import Clock, DeviceMeans
 from engine.metrics import MetricsLog
 from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, parameter_groups, set_learning_rate
@@ -126,7 +126,7 @@ class Engine:
         mixed = MixedBatches(dict(streams), self.config.seed, rank(), world_size(), settings.accumulation)
         batches = batch_loader(mixed, self.state.step * settings.accumulation, total * settings.accumulation, settings.workers)
         samples = sum(stream.images_per_batch for stream in streams.values())
-        faults = FaultCounter(self.output_dir / "bad_records.txt", settings.max_bad_share)
+        faults = FaultCounter(self.output_dir / "bad_records.txt", settings.max_bad_share, list(streams))
         means, clock, begun = DeviceMeans(), Clock(), time.perf_counter() - self.state.seconds
         for step in range(self.state.step + 1, total + 1):
             factor = linear_factor(step - 1, total, warmup, schedule.min_lr / lr)
@@ -140,9 +140,7 @@ class Engine:
             if step == total or step % settings.log_every == 0 or step % settings.checkpoint_every == 0:
                 faults.settle(self.state, self.device)
             if step == total or step % settings.log_every == 0:
-                numbers = means.read() | {"lr": lr * factor} | clock.read(samples)
-                if self.state.faults:
-                    numbers["skipped_records"] = float(self.state.faults)
+                numbers = means.read() | {"lr": lr * factor} | clock.read(samples) | fault_numbers(self.state)
                 if log is not None:
                     log.write("train", step, numbers)
                 bar.report(step, numbers)
