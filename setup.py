@@ -15,6 +15,7 @@ REQUIRED = [
     "opencv-python-headless>=4.10",
     "ruamel.yaml>=0.18",
     "pydantic>=2.10",
+    "fsspec>=2024.6",
     "braceexpand>=0.1.7",
     "rich>=13.9",
     "tensorboard>=2.18",
@@ -27,6 +28,7 @@ EXTRAS = {
     "caption-metrics": ["pycocoevalcap>=1.2", "pycocotools>=2.0.8"],
     "deepspeed": ["deepspeed>=0.18"],
     "wandb": ["wandb>=0.19"],
+    "remote": ["s3fs>=2024.6", "gcsfs>=2024.6", "aiohttp>=3.9"],
     "dev": ["packaging>=24", "pyright[nodejs]>=1.1.400", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.9"],
 }
 

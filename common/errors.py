@@ -1,4 +1,6 @@
-"""Errors that a user can act on."""
+"""Errors that a user can act on, and faults of single records."""
+
+from typing import Literal
 
 
 class UserError(Exception):
@@ -10,6 +12,11 @@ class UserError(Exception):
     exit_code = 2
 
 
+FaultKind = Literal["image", "annotation", "shard"]
+FAULT_LABELS: dict[FaultKind, str] = {"image": "unreadable image", "annotation": "bad annotation", "shard": "lost shard"}
+"""Why a record cannot be used: the causes that skipped records are counted by."""
+
+
 class BadRecord(Exception):
     """One record of a data source cannot be used; the message says why.
 
@@ -17,6 +24,9 @@ class BadRecord(Exception):
     reaches the training loop.
     """
 
+    def __init__(self, message: str, kind: FaultKind = "annotation") -> None:
+        super().__init__(message)
+        self.kind: FaultKind = kind
 
 class Requeue(Exception):
     """The run was asked to stop, has saved a checkpoint and wants to be started again; the message is one line.

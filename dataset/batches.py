@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.errors import BadRecord, UserError
+from common.errors import BadRecord, FaultKind, UserError
+from dataset.activity import SlowRead, doing, noting_slow_reads
 from dataset.order import EpochOrder, sample_rng
 from dataset.streams.base import Sample, Stream
 
@@ -87,20 +88,33 @@ def _nearest(value: int, divisor: int) -> str:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """A record that could not be used."""
+
+    kind: FaultKind
+    text: str
+    """What is wrong with which record, in one line."""
+
+
+@dataclass(frozen=True)
 class StreamBatch:
     """One micro-batch of one stream."""
 
     tensors: dict[str, Tensor]
+    stream: str
+    """Name of the stream."""
     seen: int
     """Records read for it, those that could not be used included."""
-    faults: tuple[str, ...]
-    """One line for each record that could not be used."""
+    faults: tuple[Fault, ...] = ()
+    """The records that could not be used."""
+    slow: tuple[SlowRead, ...] = ()
+    """Reads that took too long."""
     keys: tuple[str, ...] = ()
     """Names of the records in it, for messages."""
 
     def pin_memory(self) -> StreamBatch:
         """The same in page-locked memory; the data loader calls it."""
-        return StreamBatch({key: tensor.pin_memory() for key, tensor in self.tensors.items()}, self.seen, self.faults, self.keys)
+        return replace(self, tensors={key: tensor.pin_memory() for key, tensor in self.tensors.items()})
 
 
 class MixedBatches(Dataset[dict[str, StreamBatch]]):
@@ -136,19 +150,25 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
         return {name: self._batch(name, step, micro) for name in self.streams}
 
     def _batch(self, name: str, step: int, micro: int) -> StreamBatch:
+        with doing(f"preparing a batch of stream {name}"), noting_slow_reads() as slow:
+            groups, rngs, faults = self._groups(name, step, micro)
+            tensors = self.streams[name].collate(groups, rngs)
+        keys = tuple(sample.key for group in groups for sample in group)
+        return StreamBatch(tensors, name, len(keys) + len(faults), tuple(faults), tuple(slow), keys)
+
+    def _groups(self, name: str, step: int, micro: int) -> tuple[list[list[Sample]], list[np.random.Generator], list[Fault]]:
+        """The samples of each group of a micro-batch, each group's generator, and what was wrong with other records."""
         plan = self.plans[name]
-        faults: list[str] = []
+        faults: list[Fault] = []
         groups: list[list[Sample]] = []
         rngs: list[np.random.Generator] = []
         for group in plan.groups_of(self.rank, micro):
             first = step * plan.image_count + group * plan.images_per_group
             groups.append([self._sample(name, position, faults) for position in range(first, first + plan.images_per_group)])
             rngs.append(sample_rng(self.seed, f"{name}/groups", step * plan.group_count + group))
-        tensors = self.streams[name].collate(groups, rngs)
-        keys = tuple(sample.key for group in groups for sample in group)
-        return StreamBatch(tensors, len(keys) + len(faults), tuple(faults), keys)
+        return groups, rngs, faults
 
-    def _sample(self, name: str, position: int, faults: list[str]) -> Sample:
+    def _sample(self, name: str, position: int, faults: list[Fault]) -> Sample:
         """The sample at a global position, or, where its record cannot be used, the next in the order that can."""
         stream, order = self.streams[name], self.orders[name]
         for candidate in range(position, position + MAX_TRIES):
@@ -156,5 +176,5 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
             try:
                 return stream.sample(order.index(place, epoch), sample_rng(self.seed, name, position))
             except BadRecord as error:
-                faults.append(str(error))
-        raise UserError(f"stream {name}: {MAX_TRIES} records in a row cannot be used, the last because: {faults[-1]}")
+                faults.append(Fault(error.kind, str(error)))
+        raise UserError(f"stream {name}: {MAX_TRIES} records in a row cannot be used, the last because: {faults[-1].text}")

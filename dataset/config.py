@@ -10,6 +10,23 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 
 
+class StorageSettings(Settings):
+    """How data files are read. Files behind URLs (s3://, gs://, hdfs://, https:// ...) are copied whole into a cache first."""
+
+    cache: str | None = None
+    """Folder of the copies, shared by all processes and runs of a machine; best on a local disk. null: multigrain/shards in the user's
+    cache folder."""
+    cache_gb: Annotated[float, Field(gt=0.0)] = 100.0
+    """Most gigabytes of copies; the least recently used one goes first. Training reads from some 20 shards of each stream at a time:
+    room for fewer means fetching them again and again."""
+    tries: Positive = 3
+    """How often a read that fails is tried before its record is skipped."""
+    retry_wait: Annotated[float, Field(ge=0.0)] = 1.0
+    """Seconds before the second try, doubled before each further one."""
+    slow_seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    """A read that takes so much longer than at 10 MB/s is counted as slow and logged."""
+
+
 class TokenizerConfig(Settings):
     """Where the tokenizer is and how long texts may be."""
 

@@ -4,9 +4,10 @@ import base64
 import io
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,9 +15,12 @@ from common.errors import BadRecord, UserError
 from common.files import replace_file
 from dataset.files import FileReader, expand_patterns
 from dataset.records import Record
+from dataset.remote import DataFile, RemoteFile, protocol_of, reason
+from dataset.storage import Storage, telling
 
 logger = logging.getLogger(__name__)
 
+LINES_ENDING = ".lines.npz"
 KEEP_INDEX_FROM = 64 << 20
 """Files of at least this many bytes get their line index kept beside them; smaller ones are scanned faster than it is read."""
 
@@ -25,31 +29,38 @@ class JsonLinesSource:
     """Samples of JSON-lines files by number (all lines that are not blank); safe to use from forked or spawned workers.
 
     Args:
-        patterns: paths with braces, globs or folders (see `expand_patterns`).
+        patterns: paths or URLs with braces, globs or folders (see `expand_patterns`), or files found before.
         image_key: key of the image: base64 text, or with `image_root` a path.
         image_root: folder that image paths start from ("" for absolute paths); None where images are base64 text.
         need_image: whether a line without an image is a bad record.
         open_files: how many files a process keeps open.
+        storage: how files are read, and where copies of remote ones are kept; None: the defaults.
 
     Raises:
-        UserError: a pattern matches nothing.
+        UserError: a pattern matches nothing, a file cannot be read, or `image_root` is a URL.
     """
 
     def __init__(
         self,
-        patterns: str | Sequence[str],
+        patterns: str | Sequence[str | DataFile],
         image_key: str = "binary",
         image_root: str | Path | None = None,
         need_image: bool = True,
         open_files: int = 64,
+        storage: Storage | None = None,
     ) -> None:
-        self.files = expand_patterns(patterns)
+        self.storage = storage or Storage()
+        if image_root is not None and protocol_of(str(image_root)):
+            raise UserError(f"image_root {image_root}: images apart from their records cannot be remote; put both into shards")
+        self.files = self.storage.measure(expand_patterns(patterns, self.storage))
         self.image_key = image_key
         self.image_root = None if image_root is None else Path(image_root)
         self.need_image = need_image
-        self._lines = [line_index(path) for path in self.files]
+        indexes = self.storage.each(lambda file: line_index(file, self.storage), self.files)
+        self._lines = [lines for lines, _ in indexes]
+        self._sizes = [size for _, size in indexes]
         self._first = np.cumsum([0] + [len(lines) for lines in self._lines])  # number of each file's first sample, and the total
-        self._reader = FileReader(open_files)
+        self._reader = FileReader(open_files, self.storage)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -66,7 +77,7 @@ class JsonLinesSource:
         start, size, line = self._lines[file][index - int(self._first[file])].tolist()
         place = f"{path}, line {line}"
         try:
-            annotation = json.loads(self._reader.read(path, start, size))
+            annotation = json.loads(self._reader.read(path, start, size, self._sizes[file]))
         except ValueError as error:
             raise BadRecord(f"{place}: not valid JSON ({error})") from error
         if not isinstance(annotation, dict):
@@ -80,53 +91,60 @@ class JsonLinesSource:
         if value is None or value == "":
             if not self.need_image:
                 return None
-            raise BadRecord(f'{place}: has no image under "{self.image_key}" (its keys: {", ".join(annotation)})')
+            raise BadRecord(f'{place}: has no image under "{self.image_key}" (its keys: {", ".join(annotation)})', "image")
         if not isinstance(value, str):
-            raise BadRecord(f'{place}: "{self.image_key}" is a {type(value).__name__}, not text')
+            raise BadRecord(f'{place}: "{self.image_key}" is a {type(value).__name__}, not text', "image")
         if self.image_root is not None:
             path = self.image_root / value
             try:
-                return path.read_bytes()
+                return self.storage.read_whole(path)
             except OSError as error:
-                raise BadRecord(f'{place}: image "{value}" cannot be read under {self.image_root} ({error.strerror})') from error
+                text = f'{place}: image "{value}" cannot be read under {self.image_root} ({reason(error)})'
+                raise BadRecord(text, "image") from error
         del annotation[self.image_key]
         try:
             return base64.b64decode(value, validate=True)
         except ValueError as error:
-            raise BadRecord(f'{place}: "{self.image_key}" is not base64 text ({error}); set image_root if it is a path') from error
+            text = f'{place}: "{self.image_key}" is not base64 text ({error}); set image_root if it is a path'
+            raise BadRecord(text, "image") from error
 
 
-def line_index(path: Path) -> np.ndarray:
-    """Offset, size and number (from 1) of every line that is not blank: int64 [n, 3].
+def line_index(file: DataFile, storage: Storage) -> tuple[np.ndarray, int]:
+    """Offset, size and number (from 1) of every line that is not blank: int64 [n, 3]; and the size of the file in bytes.
 
     Raises:
         UserError: the file cannot be read.
     """
-    try:
-        state = path.stat()
-        kept = path.with_name(f"{path.name}.lines.npz")
-        stamp = np.array([state.st_size, state.st_mtime_ns], dtype=np.int64)
-        if state.st_size >= KEEP_INDEX_FROM and kept.exists():
-            lines = _kept_index(kept, stamp)
-            if lines is not None:
-                return lines
-        lines = _find_lines(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if state.st_size >= KEEP_INDEX_FROM:
+    with telling(file):
+        if isinstance(file, RemoteFile):
+            kept = storage.cache.index(file, LINES_ENDING)
+            with storage.cache.locked(kept.name):  # the name of the kept index stands for this version of the file
+                return _indexed(file, storage, kept, stamp=np.array([file.size or -1, 0], dtype=np.int64))
+        state = storage.patiently(file.stat)
+        kept = file.with_name(f"{file.name}{LINES_ENDING}") if state.st_size >= KEEP_INDEX_FROM else None
+        return _indexed(file, storage, kept, np.array([state.st_size, state.st_mtime_ns], dtype=np.int64))
+
+
+def _indexed(file: DataFile, storage: Storage, kept: Path | None, stamp: np.ndarray) -> tuple[np.ndarray, int]:
+    """The kept index of a file, if it has the stamp; else a new one, which is kept."""
+    lines = _kept_index(kept, stamp) if kept is not None and kept.exists() else None
+    if lines is not None and stamp[0] >= 0:
+        return lines, int(stamp[0])
+    with os.fdopen(storage.patiently(lambda: storage.open(file)), "rb") as content:
+        lines, size = _find_lines(content)
+    if kept is not None:
         _keep_index(kept, stamp, lines)
-    return lines
+    return lines, size
 
 
-def _find_lines(path: Path) -> np.ndarray:
+def _find_lines(file: BinaryIO) -> tuple[np.ndarray, int]:
     rows: list[tuple[int, int, int]] = []
     offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.isspace():
-                rows.append((offset, len(line), number))
-            offset += len(line)
-    return np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    for number, line in enumerate(file, start=1):
+        if not line.isspace():
+            rows.append((offset, len(line), number))
+        offset += len(line)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), 3), offset
 
 
 def _kept_index(kept: Path, stamp: np.ndarray) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from common.errors import UserError
 from dataset.files import expand_patterns
+from dataset.storage import Storage
 
 JSON_LINES = (".json", ".jsonl", ".ndjson")
 
@@ -37,22 +38,26 @@ class RecordSource(Protocol):
         """Read one sample.
 
         Raises:
-            BadRecord: this sample cannot be used; the others can.
-            UserError: the file behind it is missing or damaged.
+            BadRecord: this sample cannot be used, by itself or because the file behind it was lost; others can.
             IndexError: there is no such sample.
         """
         ...
 
 
 def open_source(
-    patterns: str | Sequence[str], image_key: str = "binary", image_root: str | Path | None = None, need_image: bool = True
+    patterns: str | Sequence[str],
+    image_key: str = "binary",
+    image_root: str | Path | None = None,
+    need_image: bool = True,
+    storage: Storage | None = None,
 ) -> RecordSource:
     """Open tar shards or JSON-lines files, told apart by their extensions.
 
     Args:
-        patterns: files, folders, or patterns with braces and globs.
+        patterns: files, folders, URLs, or patterns with braces and globs.
         image_key, image_root: layout of JSON-lines files (see `JsonLinesSource`); shards need none of them.
         need_image: whether a record without an image is a bad one.
+        storage: how files are read, and where copies of remote ones are kept; None: the defaults.
 
     Raises:
         UserError: a pattern matches nothing, the extensions are mixed or unknown, or a file is damaged.
@@ -60,12 +65,12 @@ def open_source(
     from dataset.jsonlines import JsonLinesSource  # here because both readers need `Record` from above
     from dataset.shards import ShardSource
 
-    paths = expand_patterns(patterns)
-    names = [str(path) for path in paths]
-    extensions = {path.suffix.lower() for path in paths}
+    storage = storage or Storage()
+    files = expand_patterns(patterns, storage)
+    extensions = {file.suffix.lower() for file in files}
     if extensions == {".tar"}:
-        return ShardSource(names, need_image=need_image)
+        return ShardSource(files, need_image=need_image, storage=storage)
     if extensions and extensions <= set(JSON_LINES):
-        return JsonLinesSource(names, image_key, image_root, need_image)
+        return JsonLinesSource(files, image_key, image_root, need_image, storage=storage)
     held = ", ".join(sorted(extension or "unnamed" for extension in extensions)) or "no"
     raise UserError(f"{patterns}: holds {held} files; one source reads either .tar shards or {'/'.join(JSON_LINES)} lines")

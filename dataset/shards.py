@@ -18,7 +18,9 @@ import numpy as np
 from common.errors import BadRecord
 from dataset.files import FileReader, expand_patterns
 from dataset.records import Record
+from dataset.remote import DataFile
 from dataset.shard_index import ShardIndex, index_path, load_index, store_index
+from dataset.storage import Storage
 
 BLOCK = 512
 """Tar pads headers and members to this many bytes; two blocks of zeros end the file."""
@@ -124,20 +126,24 @@ class ShardSource:
     """Samples of a list of shards by number; safe to use from forked or spawned workers.
 
     Args:
-        patterns: paths with braces and globs (see `expand_patterns`).
+        patterns: paths or URLs with braces and globs (see `expand_patterns`), or files found before.
         need_image: whether a sample without an image is a bad record.
         open_files: how many shards a process keeps open.
+        storage: how shards are read, and where copies of remote ones are kept; None: the defaults.
 
     Raises:
         UserError: a pattern matches nothing, or a shard is missing, cut or no tar file.
     """
 
-    def __init__(self, patterns: str | Sequence[str], need_image: bool = True, open_files: int = 64) -> None:
-        self.shards = expand_patterns(patterns)
+    def __init__(
+        self, patterns: str | Sequence[str | DataFile], need_image: bool = True, open_files: int = 64, storage: Storage | None = None
+    ) -> None:
+        storage = storage or Storage()
+        self.shards = storage.measure(expand_patterns(patterns, storage))
         self.need_image = need_image
-        self._indexes = [load_index(path) for path in self.shards]
+        self._indexes = storage.each(lambda shard: load_index(shard, storage), self.shards)
         self._first = np.cumsum([0] + [len(index) for index in self._indexes])  # number of each shard's first sample, and the total
-        self._reader = FileReader(open_files)
+        self._reader = FileReader(open_files, storage)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -150,18 +156,18 @@ class ShardSource:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        path = self.shards[shard]
-        key, image_offset, image_size, text_offset, text_size = self._indexes[shard].row(index - int(self._first[shard]))
+        path, places = self.shards[shard], self._indexes[shard]
+        key, image_offset, image_size, text_offset, text_size = places.row(index - int(self._first[shard]))
         place = f"{path}, sample {key}"
         if text_size == 0:
             raise BadRecord(f"{place}: has no annotation ({key}.json)")
         if image_size == 0 and self.need_image:
-            raise BadRecord(f"{place}: has no image")
+            raise BadRecord(f"{place}: has no image", "image")
         try:
-            annotation = json.loads(self._reader.read(path, text_offset, text_size))
+            annotation = json.loads(self._reader.read(path, text_offset, text_size, places.size))
         except ValueError as error:
             raise BadRecord(f"{place}: the annotation is not valid JSON ({error})") from error
         if not isinstance(annotation, dict):
             raise BadRecord(f"{place}: the annotation is a {type(annotation).__name__}, not an object")
-        image = self._reader.read(path, image_offset, image_size) if image_size else None
+        image = self._reader.read(path, image_offset, image_size, places.size) if image_size else None
         return Record(key, image, annotation)

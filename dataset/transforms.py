@@ -15,6 +15,7 @@ from common.errors import BadRecord
 from dataset.boxes import Box, Crop, Placement, crop_keeping
 from dataset.config import AugmentationConfig, BoxAugmentationConfig
 from dataset.rand_augment import BOX_OPERATIONS, IMAGE_OPERATIONS, Operation, rand_augment
+from dataset.storage import Storage
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
@@ -30,14 +31,14 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise BadRecord(f"the image has {image.width} x {image.height} pixels, more than max_pixels = {max_pixels}")
+                raise BadRecord(f"the image has {image.width} x {image.height} pixels, more than max_pixels = {max_pixels}", "image")
             image.load()
             return _to_rgb(image)
     except BadRecord:
         raise
     except Exception as error:  # broken files make decoders raise nearly anything
         reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
-        raise BadRecord(f"the image cannot be decoded ({reason})") from error
+        raise BadRecord(f"the image cannot be decoded ({reason})", "image") from error
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -47,9 +48,9 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         BadRecord: the file is missing or unreadable, or `decode_image` refuses its bytes.
     """
     try:
-        data = path.read_bytes()
+        data = Storage().read_whole(path)
     except OSError as error:
-        raise BadRecord(f"the image {path} cannot be read ({error.strerror})") from error
+        raise BadRecord(f"the image {path} cannot be read ({error.strerror})", "image") from error
     return decode_image(data, max_pixels)
 
 

@@ -8,7 +8,7 @@ checkpoints/best/         the weights that did best on validation
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -34,6 +34,8 @@ class TrainState:
     """Records read, over all streams and ranks."""
     faults: int = 0
     """Of these, unusable ones."""
+    streams: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By stream and what is counted (see `engine.faults.COUNTS`), over all ranks and starts."""
     best_step: int | None = None
     best_value: float | None = None
     seconds: float = 0.0

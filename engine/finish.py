@@ -9,6 +9,7 @@ from common.errors import Requeue
 from common.files import replace_file
 from engine.config.schema import RunConfig
 from engine.evaluators import Evaluator
+from engine.faults import fault_table
 from engine.interruption import Interrupted
 from engine.trainer import Engine
 from engine.watchdog_heartbeat import Phase
@@ -63,6 +64,7 @@ def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines
         "seconds": round(state.seconds, 1),
         "records_read": state.seen,
         "records_skipped": state.faults,
+        "streams": fault_table(state),
     }
     path = engine.output_dir / METRICS_FILE
     replace_file(path, json.dumps(result, indent=1))

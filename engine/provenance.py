@@ -39,6 +39,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 FREE = (
+    "storage",
     "loggers",
     "report",
     "engine.workers",

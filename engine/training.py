@@ -15,7 +15,7 @@ from dataset.batches import MixedBatches, StreamBatch
 from dataset.loader import batch_loader
 from dataset.streams.base import Stream
 from engine.config.render import config_values
-from engine.faults import FaultCounter
+from engine.faults import FaultCounter, fault_numbers
 from engine.interruption import Interrupted
 from engine.meters import Clock, DeviceMeans
 from engine.metrics import MetricsLog
@@ -56,7 +56,7 @@ class Training:
         self.evaluate_every = settings.evaluate_every or (epoch if config.schedule.epochs else self.total)
         self.samples = sum(stream.images_per_batch for stream in streams.values())
         self.mixed = MixedBatches(dict(streams), config.seed, rank(), world_size(), settings.accumulation)
-        self.faults = FaultCounter(engine.output_dir / "bad_records.txt", settings.max_bad_share)
+        self.faults = FaultCounter(engine.output_dir / "bad_records.txt", settings.max_bad_share, list(streams))
         about = {"config": config_values(config)}
         self.nonfinite = NonfiniteSteps(engine.output_dir, self.mixed, settings.accumulation, settings.max_nonfinite, about)
         self.means, self.clock = DeviceMeans(), Clock()
@@ -126,7 +126,7 @@ class Training:
 
     def _report(self, step: int, lr: float) -> None:
         numbers = self.means.read() | {"lr": lr} | self.clock.read(self.samples)
-        numbers |= self.state.counts()
+        numbers |= fault_numbers(self.state)
         if self.log is not None:
             self.log.write("train", step, numbers)
         self.bar.report(step, numbers)

@@ -1,7 +1,8 @@
 """Numbers with their baselines beside them, as plain text and as Markdown.
 
 A finished run keeps its numbers in OUTPUT_DIR/metrics.json: {"task": "retrieval", "metrics": {"tr_r1": 31.2, ...},
-"baselines": {"chance": {"tr_r1": 0.2, ...}, ...}, "best_step": 400, "seconds": 312.5, "records_read": 25600, "records_skipped": 0}.
+"baselines": {"chance": {"tr_r1": 0.2, ...}, ...}, "best_step": 400, "seconds": 312.5, "records_read": 25600, "records_skipped": 0,
+"streams": {"images": {"read": 25600, "image": 0, "annotation": 0, "shard": 0, "slow": 0}, ...}}.
 Metrics may be nested ({"test": {"tr_r1": ...}}), which makes names such as "test/tr_r1"; baselines may use the name with or without
 what stands before the last slash. All but "metrics" may be absent.
 """
@@ -41,6 +42,8 @@ class RunResult:
     """Time at work over all starts of the run."""
     records_read: int | None = None
     records_skipped: int | None = None
+    streams: Mapping[str, Mapping[str, int]] | None = None
+    """By stream: records read, of these skipped by cause (the kinds of `common.errors`), and slow reads."""
 
     def baseline(self, baseline: str, metric: str) -> float | None:
         """Value of a baseline for a metric, None where it has none."""
@@ -67,7 +70,7 @@ def read_result(run_dir: Path, name: str | None = None) -> RunResult:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         baselines = {key: _flat(values) for key, values in content.get("baselines", {}).items()}
-        other = {key: content.get(key) for key in ("task", "best_step", "seconds", "records_read", "records_skipped")}
+        other = {key: content.get(key) for key in ("task", "best_step", "seconds", "records_read", "records_skipped", "streams")}
         return RunResult(name, metrics=_flat(content["metrics"]), baselines=baselines, **other)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f'{path}: not a result file ({error!r}); expected {{"task": .., "metrics": {{..}}, ..}}') from error

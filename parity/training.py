@@ -111,7 +111,7 @@ class _Trajectory:
         return [*findings, self._number(scenario, "temperature", entry["temp_after"], temperature, WEIGHTS[self.dtype])]
 
     def _batches(self, names: list[str]) -> Iterator[dict[str, StreamBatch]]:
-        yield {name: StreamBatch(self._stream(name)[0], seen=0, faults=()) for name in names}
+        yield {name: StreamBatch(self._stream(name)[0], name, seen=0) for name in names}
 
     def _stream(self, scenario: str) -> tuple[dict[str, Tensor], dict[str, float]]:
         stream = self.family.stream(self.built, self.case, scenario, self.torch_dtype)

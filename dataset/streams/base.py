@@ -153,5 +153,7 @@ def naming(record: str) -> Iterator[None]:
     """Put the record's name before what is wrong with it."""
     try:
         yield
-    except (BadRecord, EmptyCaption) as error:
+    except BadRecord as error:
+        raise BadRecord(f"{record}: {error}", error.kind) from error
+    except EmptyCaption as error:
         raise BadRecord(f"{record}: {error}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataset.config import ImageTextStream, RegionTextStream
+from dataset.config import ImageTextStream, RegionTextStream, StorageSettings
 from dataset.records import open_source
+from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.region_text import RegionTexts
@@ -21,14 +22,22 @@ def build_stream(
     max_tokens: int,
     image_size: int,
     patch_size: int,
+    storage: StorageSettings | None = None,
 ) -> Stream:
     """Open a stream's records and make the stream.
+
+    Args:
+        name: of the stream.
+        config: its settings.
+        tokenizer, max_tokens: of its texts.
+        image_size, patch_size: of the model, in pixels.
+        storage: how data files are read; None: the defaults.
 
     Raises:
         UserError: shards are missing or damaged.
     """
     patterns = [config.shards] if isinstance(config.shards, str) else config.shards
-    source = open_source(patterns, image_key=config.image_key, image_root=config.image_root)
+    source = open_source(patterns, image_key=config.image_key, image_root=config.image_root, storage=Storage(storage))
     text = TextSide(tokenizer, max_tokens, config.masking)
     if isinstance(config, RegionTextStream):
         return RegionTexts(name, source, config, text, image_size, patch_size)

@@ -60,5 +60,5 @@ class ImageTexts:
 def record_image(record: Record, max_pixels: int) -> Image:
     """A record's image, decoded. Raises BadRecord."""
     if record.image is None:
-        raise BadRecord("the record has no image")
+        raise BadRecord("the record has no image", "image")
     return decode_image(record.image, max_pixels)

@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
-from dataset.config import GroundingData, ImageTextStream, Positive, RegionTextStream, RetrievalData, StreamConfig, TokenizerConfig
+from dataset.config import (
+    GroundingData,
+    ImageTextStream,
+    Positive,
+    RegionTextStream,
+    RetrievalData,
+    StorageSettings,
+    StreamConfig,
+    TokenizerConfig,
+)
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
@@ -236,6 +245,7 @@ class RunConfig(Settings):
     gradient_mode: Literal["exact", "paper"] = "exact"
     """exact: losses and gradients do not depend on the number of ranks. paper: the scaling of the published code."""
     tokenizer: TokenizerConfig
+    storage: StorageSettings = StorageSettings()
     initialize: InitializeSettings = InitializeSettings()
     optimizer: OptimizerSettings
     schedule: ScheduleSettings

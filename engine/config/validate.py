@@ -118,6 +118,8 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     rows = f"{plan.batch_size} texts" + (f" of {plan.image_count} images" if plan.image_count != plan.batch_size else "")
     groups = f"{plan.group_count} group{'s' if plan.group_count > 1 else ''}"
     yield f"{key}: {len(stream):,} records; a step takes {rows} in {groups}; an epoch is {steps:,.1f} steps"
+    if len(stream) < plan.image_count:
+        yield f"{key}: warning: a step takes more images than there are records, so that some come twice in a step"
     if bad:
         yield f"{key}: {len(bad)} of {min(SAMPLES, len(stream))} records tried cannot be used; for example {bad[0]}"
     if first:
@@ -131,7 +133,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
 def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride)
+        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, length, masking=None)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)

@@ -24,6 +24,8 @@ from evaluation.report.history import Curve, History
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT = "#334155", "#E2E8F0"
 MAX_POINTS = 400
+COUNTERS = ("skipped", "slow_reads")
+"""Before a slash these are no streams: "skipped/STREAM" counts the records of one."""
 OBJECTIVES = {
     "itc": "Contrastive (ITC)",
     "itm": "Matching (ITM)",
@@ -65,7 +67,8 @@ def charts(history: History) -> dict[str, list[Chart]]:
     speed, rest = _speed_charts(rest)
     skip = {name for name in validation if name == "loss" or name in train}
     metrics = _metric_charts({name: curve for name, curve in validation.items() if name not in skip})
-    other = [Chart(_spelt(name), {"": curve}) for name, curve in rest.items()]
+    counted, rest = _counter_charts(rest)
+    other = counted + [Chart(_spelt(name), {"": curve}) for name, curve in rest.items()]
     sections = {"Losses": losses, "Validation": metrics, "Learning rate and speed": speed + other}
     return {title: found for title, found in sections.items() if found}
 
@@ -100,7 +103,7 @@ def _loss_charts(train: Mapping[str, Curve], validation: Mapping[str, Curve]) ->
     rest: dict[str, Curve] = {}
     for name, curve in train.items():
         stream, slash, objective = name.rpartition("/")
-        if slash and not _is_rate(name) and not _is_speed(name):
+        if slash and not _is_rate(name) and not _is_speed(name) and stream not in COUNTERS:
             by_objective.setdefault(objective, {})[stream] = curve
         elif name != "loss":
             rest[name] = curve
@@ -129,6 +132,17 @@ def _speed_charts(curves: Mapping[str, Curve]) -> tuple[list[Chart], dict[str, C
     found += [Chart("Throughput", speeds, unit="per second", from_zero=True)] if speeds else []
     found += [Chart("Time spent waiting for data", {"": wait}, unit="%") for wait in waits]
     return found, {name: curve for name, curve in curves.items() if not (_is_rate(name) or _is_speed(name))}
+
+
+def _counter_charts(curves: Mapping[str, Curve]) -> tuple[list[Chart], dict[str, Curve]]:
+    """A chart of each counter with a line for each stream, and what is left."""
+    grouped: dict[str, dict[str, Curve]] = {}
+    for name, curve in curves.items():
+        counter, slash, stream = name.partition("/")
+        if slash and counter in COUNTERS:
+            grouped.setdefault(counter, {})[stream] = curve
+    rest = {name: curve for name, curve in curves.items() if name.partition("/")[0] not in grouped}
+    return [Chart(f"{_spelt(counter)}, by stream", lines, from_zero=True) for counter, lines in grouped.items()], rest
 
 
 def _metric_charts(curves: Mapping[str, Curve]) -> list[Chart]:

@@ -13,11 +13,13 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from ruamel.yaml import YAML, YAMLError
 
+from common.errors import FAULT_LABELS
 from common.files import replace_file
 from evaluation.labels import format_metric, metric_label
 from evaluation.report import curves, pictures
 from evaluation.report.history import METRICS_LINES, History, read_history
 from evaluation.report.panels import AttentionPanel, BoxPanel, ReportPanels, RetrievalPanel
+from evaluation.report.skipped import skipped_by_stream
 from evaluation.tables import RunResult, metrics_table, read_result
 
 REPORT_FILE = "report.html"
@@ -82,6 +84,8 @@ def write_report(run_dir: Path, panels: ReportPanels) -> Path:
         skipped=skipped[:MAX_SKIPPED],
         skipped_count=skipped_count,
         records_read=result.records_read,
+        streams=skipped_by_stream(result, skipped),
+        causes=list(FAULT_LABELS.values()),
     )
     path = run_dir / REPORT_FILE
     replace_file(path, page)

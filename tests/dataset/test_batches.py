@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from dataset.batches import MAX_TRIES, BatchPlan, MixedBatches
+from dataset.batches import MAX_TRIES, BatchPlan, Fault, MixedBatches
 from dataset.config import AugmentationConfig, ImageTextStream, MaskingConfig, RegionTextStream
 from dataset.loader import batch_loader
 from dataset.streams.base import ROWS_PER_RECORD, TextSide
@@ -109,7 +109,7 @@ def test_a_bad_record_is_replaced_named_and_counted(text):
     batches = [dataset[step]["images"] for step in range(11)]
     assert all(len(batch.tensors["sample_ids"]) == 8 for batch in batches)
     assert all((batch.tensors["sample_ids"] // ROWS_PER_RECORD != 4).all() for batch in batches)
-    assert [fault for batch in batches for fault in batch.faults] == ["record 4 is damaged"] * 8
+    assert [fault for batch in batches for fault in batch.faults] == [Fault("annotation", "record 4 is damaged")] * 8
     assert sum(batch.seen for batch in batches) == 11 * 8 + 8
     again = MixedBatches(streams(text, records=records), seed=0)
     same({"images": batches[3].tensors}, {"images": again[3]["images"].tensors})

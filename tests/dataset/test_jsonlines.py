@@ -13,6 +13,7 @@ from dataset import jsonlines
 from dataset.jsonlines import JsonLinesSource, line_index
 from dataset.records import open_source
 from dataset.shards import ShardSource, ShardWriter
+from dataset.storage import Storage
 
 
 def write_lines(path: Path, lines: list[Any]) -> Path:
@@ -91,17 +92,18 @@ def test_lines_without_an_image_are_texts_where_no_image_is_needed(tmp_path: Pat
 def test_the_line_index_of_a_large_file_is_kept_and_not_trusted_when_the_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jsonlines, "KEEP_INDEX_FROM", 10)
     file = write_lines(tmp_path / "a.jsonl", [base64_line(0), base64_line(1)])
-    first = line_index(file)
+    first, size = line_index(file, Storage())
+    assert size == file.stat().st_size
     kept = tmp_path / "a.jsonl.lines.npz"
     assert kept.exists()
     monkeypatch.setattr(jsonlines, "_find_lines", None)  # it would be called if the kept index was not used
-    assert (line_index(file) == first).all()
+    assert (line_index(file, Storage())[0] == first).all()
     monkeypatch.undo()
     monkeypatch.setattr(jsonlines, "KEEP_INDEX_FROM", 10)
     write_lines(file, [base64_line(number) for number in range(3)])
     assert len(JsonLinesSource(str(tmp_path / "*"))) == 3  # neither is the index taken for data
     kept.write_bytes(b"damaged")
-    assert len(line_index(file)) == 3
+    assert len(line_index(file, Storage())[0]) == 3
 
 
 def test_a_pickled_source_opens_its_own_files(tmp_path: Path):
