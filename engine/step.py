@@ -1,44 +1,71 @@
 """One optimizer step: micro-batches forward and backward, clipping, update."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from common.distributed import sum_over_ranks
 from dataset.batches import StreamBatch
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
 from models.tasks.base import Task
+from models.tasks.contrast import DIRECT, Collecting, Contrast, replaying
+
+Loaded = dict[str, StreamBatch]
+ContrastOver = Literal["batch", "micro"]
+"""Whether contrastive losses compare the pairs of a whole step or those of one micro-batch."""
 
 
 class Stepper:
-    """Takes optimizer steps; nothing in it waits for the device."""
+    """Takes optimizer steps; nothing in it waits for the device.
 
-    def __init__(self, accumulation: int, clip_norm: float | None, accelerator: Accelerator, task: Task, optimizer: Optimizer) -> None:
+    Args:
+        accumulation: micro-batches of a step.
+        clip_norm: longest gradient; None for no clipping.
+        accelerator: wraps the task and runs it.
+        task: model and losses.
+        optimizer: of the task's parameters.
+        contrast_over: see `ContrastOver`; one micro-batch is the whole step either way.
+    """
+
+    def __init__(
+        self,
+        accumulation: int,
+        clip_norm: float | None,
+        accelerator: Accelerator,
+        task: Task,
+        optimizer: Optimizer,
+        contrast_over: ContrastOver = "batch",
+    ) -> None:
         self.accumulation = accumulation
         self.clip_norm = clip_norm
         self.accelerator = accelerator
+        self.task = task
         self.weights = task.weights
+        self.collects = accumulation > 1 and contrast_over == "batch" and task.contrasts
         self.wrapped: nn.Module
         self.optimizer: Optimizer
         self.wrapped, self.optimizer = accelerator.prepare(task, optimizer)
 
-    def step(self, batches: Iterator[dict[str, StreamBatch]], clock: Clock, faults: FaultCounter) -> dict[str, Tensor]:
-        """Take the next micro-batches and update the weights; returns means of the losses as device scalars."""
+    def step(self, batches: Iterator[Loaded], clock: Clock, faults: FaultCounter) -> dict[str, Tensor]:
+        """Take the next micro-batches and update the weights; returns means of the losses as device scalars.
+
+        Dropout and stochastic depth draw from PyTorch's generator as the caller seeded it for this step.
+        """
+        self.keep_bounds()
+        held, contrasts = self._load(batches, clock, faults)
+        shares = self._row_shares(held)
         means = DeviceMeans()
-        for micro in range(self.accumulation):
-            waiting = time.perf_counter()
-            loaded = next(batches)
-            clock.waited += time.perf_counter() - waiting
-            faults.add(loaded.values())
-            if micro < self.accumulation - 1:
-                with self.accelerator.no_sync(self.wrapped):
-                    means.add(self._backward(loaded))
-            else:
-                means.add(self._backward(loaded))
+        for micro, (loaded, contrast) in enumerate(zip(held, contrasts, strict=True)):
+            last = micro == self.accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                means.add(self._backward(loaded, contrast, shares[micro]))
         if self.clip_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
             if isinstance(norm, Tensor):
@@ -47,12 +74,49 @@ class Stepper:
         self.optimizer.zero_grad()
         return means.means()
 
-    def _backward(self, loaded: dict[str, StreamBatch]) -> dict[str, Tensor]:
-        device = self.accelerator.device
-        tensors = {
-            name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()
-        }
-        losses: dict[str, Tensor] = self.wrapped(tensors)
+    @torch.no_grad()
+    def keep_bounds(self) -> None:
+        """Pull parameters with a range back into it, in place."""
+        for name, bounds in self.task.bounds().items():
+            self.task.get_parameter(name).clamp_(*bounds)
+
+    def _load(self, batches: Iterator[Loaded], clock: Clock, faults: FaultCounter) -> tuple[list[Loaded], Sequence[Contrast]]:
+        """The micro-batches of a step, which stay in host memory, with what makes their contrastive losses."""
+        seed = torch.initial_seed()  # what the step was seeded with; collecting seeds anew
+        held: list[Loaded] = []
+        collected: list[Collecting] = []
+        for micro in range(self.accumulation):
+            waiting = time.perf_counter()
+            loaded = next(batches)
+            clock.waited += time.perf_counter() - waiting
+            faults.add(loaded.values())
+            held.append(loaded)
+            if self.collects:  # the device collects while the next is loaded
+                collected.append(Collecting(f"{seed}/{micro}"))
+                with torch.no_grad():
+                    self.wrapped(self._on_device(loaded), contrast=collected[-1])
+        return held, replaying(collected) if self.collects else [DIRECT] * len(held)
+
+    def _row_shares(self, held: list[Loaded]) -> list[dict[str, Tensor]]:
+        """By what to multiply each loss of each micro-batch, so that their mean is the mean over all rows of the step."""
+        if self.accumulation == 1:
+            return [{}]
+        counts = [self.task.row_counts({name: batch.tensors for name, batch in loaded.items()}) for loaded in held]
+        names = list(counts[0])
+        if not names:
+            return counts
+        table = torch.stack([torch.stack([micro[name] for name in names]) for micro in counts]).double()  # [micro-batches, losses]
+        table = sum_over_ranks(table.to(self.accelerator.device, non_blocking=True))
+        table = table / table.mean(dim=0).clamp(min=torch.finfo(table.dtype).tiny)  # without rows every share is 0
+        return [dict(zip(names, shares, strict=True)) for shares in table]
+
+    def _backward(self, loaded: Loaded, contrast: Contrast, shares: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.wrapped(self._on_device(loaded), contrast=contrast)
+        losses = {name: value * shares[name].to(value.dtype) if name in shares else value for name, value in losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         self.accelerator.backward(total / self.accumulation)
         return {"loss": total} | losses
+
+    def _on_device(self, loaded: Loaded) -> dict[str, dict[str, Tensor]]:
+        device = self.accelerator.device
+        return {name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()}

@@ -105,7 +105,8 @@ class Engine:
                 self._save(task, optimizer)
 
         try:
-            stepper = Stepper(self.config.engine.accumulation, self.config.optimizer.clip_norm, self.accelerator, task, optimizer)
+            settings, clip_norm = self.config.engine, self.config.optimizer.clip_norm
+            stepper = Stepper(settings.accumulation, clip_norm, self.accelerator, task, optimizer, settings.accumulate_contrast)
             self._loop(stepper, streams, total, log, bar, after)
         finally:
             bar.close()

@@ -109,6 +109,9 @@ class EngineSettings(Settings):
     """bf16: autocast; weights and optimizer stay in float32."""
     accumulation: Positive = 1
     """Micro-batches of one optimizer step."""
+    accumulate_contrast: Literal["batch", "micro"] = "batch"
+    """Which pairs the contrastive losses compare where micro-batches are accumulated. batch: all of the optimizer step; the encoders run
+    twice. micro: those of one micro-batch (over all ranks), as published code does; cheaper, and another loss."""
     workers: Whole = 2
     """Data loading processes of each rank; 0 loads in the training process."""
     log_every: Positive = 20
