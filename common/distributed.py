@@ -63,6 +63,30 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat(gathered)
 
 
+class RingShift:
+    """A tensor on its way to the next rank, while that of the previous rank arrives here.
+
+    Every rank must start the same shifts, of tensors of one shape, in the same order. Two that are under way at once need different tags.
+
+    Args:
+        outgoing: what the next rank is to get; it must not change before `wait`.
+        tag: tells shifts apart.
+    """
+
+    def __init__(self, outgoing: Tensor, tag: int = 0) -> None:
+        self.outgoing = outgoing.contiguous()
+        self.incoming = torch.empty_like(self.outgoing)
+        after, before = (rank() + 1) % world_size(), (rank() - 1) % world_size()
+        transfers = [dist.P2POp(dist.isend, self.outgoing, after, tag=tag), dist.P2POp(dist.irecv, self.incoming, before, tag=tag)]
+        self.works = dist.batch_isend_irecv(transfers)
+
+    def wait(self) -> Tensor:
+        """What has arrived; on an accelerator the device waits and not the host."""
+        for work in self.works:
+            work.wait()
+        return self.incoming
+
+
 def gather_objects(value: Any) -> list[Any]:
     """One Python object of every rank, in rank order, on every rank. For evaluation results, not for the hot loop."""
     if world_size() == 1:

@@ -28,6 +28,7 @@ class BadRecord(Exception):
         super().__init__(message)
         self.kind: FaultKind = kind
 
+
 class Requeue(Exception):
     """The run was asked to stop, has saved a checkpoint and wants to be started again; the message is one line.
 

@@ -1,45 +1,97 @@
 """One optimizer step: micro-batches forward and backward, clipping, update."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from common.distributed import sum_over_ranks
 from dataset.batches import StreamBatch
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
 from engine.strategies import Strategy
 from engine.strategies.guarded import poison_unless_finite
+from models.tasks.contrast import DIRECT, Collecting, Contrast, replaying
+
+Loaded = dict[str, StreamBatch]
+ContrastOver = Literal["batch", "micro"]
+"""Whether contrastive losses compare the pairs of a whole step or those of one micro-batch."""
 
 
 class Stepper:
-    """Takes optimizer steps; nothing in it waits for the device."""
+    """Takes optimizer steps; nothing in it waits for the device.
 
-    def __init__(self, strategy: Strategy, accumulation: int) -> None:
+    Args:
+        strategy: holds the task and its optimizer, prepared.
+        accumulation: micro-batches of a step.
+        contrast_over: see `ContrastOver`; one micro-batch is the whole step either way.
+    """
+
+    def __init__(self, strategy: Strategy, accumulation: int, contrast_over: ContrastOver = "batch") -> None:
         self.strategy = strategy
         self.accumulation = accumulation
-        self.weights = strategy.task.weights
+        self.task = strategy.task
+        self.weights = self.task.weights
+        self.collects = accumulation > 1 and contrast_over == "batch" and self.task.contrasts
 
-    def step(self, batches: Iterator[dict[str, StreamBatch]], clock: Clock, faults: FaultCounter) -> dict[str, Tensor]:
-        """Take the next micro-batches and update the weights; returns means of the losses as device scalars."""
+    def step(self, batches: Iterator[Loaded], clock: Clock, faults: FaultCounter) -> dict[str, Tensor]:
+        """Take the next micro-batches and update the weights, unless a loss or a gradient is not finite: then no weight changes.
+
+        Dropout and stochastic depth draw from PyTorch's generator as the caller seeded it for this step.
+
+        Returns:
+            Means of the losses and "gradient_norm" before clipping, device scalars; the norm is not finite where the step was left out.
+        """
+        self.strategy.keep_in_range()
+        held, contrasts = self._load(batches, clock, faults)
+        shares = self._row_shares(held)
         means = DeviceMeans()
+        for micro, (loaded, contrast) in enumerate(zip(held, contrasts, strict=True)):
+            last = micro == self.accumulation - 1
+            with nullcontext() if last else self.strategy.unsynchronised():
+                means.add(self._backward(loaded, contrast, shares[micro]))
+        return means.means() | {"gradient_norm": self.strategy.update()}
+
+    def _load(self, batches: Iterator[Loaded], clock: Clock, faults: FaultCounter) -> tuple[list[Loaded], Sequence[Contrast]]:
+        """The micro-batches of a step, which stay in host memory, with what makes their contrastive losses."""
+        seed = torch.initial_seed()  # what the step was seeded with; collecting seeds anew
+        held: list[Loaded] = []
+        collected: list[Collecting] = []
         for micro in range(self.accumulation):
             waiting = time.perf_counter()
             loaded = next(batches)
             clock.waited += time.perf_counter() - waiting
             faults.add(loaded.values())
-            with self.strategy.unsynchronised() if micro < self.accumulation - 1 else nullcontext():
-                means.add(self._backward(loaded))
-        return means.means() | {"gradient_norm": self.strategy.update()}
+            held.append(loaded)
+            if self.collects:  # the device collects while the next is loaded
+                collected.append(Collecting(f"{seed}/{micro}"))
+                with torch.no_grad():
+                    self.strategy.wrapped(self._on_device(loaded), contrast=collected[-1])
+        return held, replaying(collected) if self.collects else [DIRECT] * len(held)
 
-    def _backward(self, loaded: dict[str, StreamBatch]) -> dict[str, Tensor]:
-        device = self.strategy.device
-        tensors = {
-            name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()
-        }
-        losses: dict[str, Tensor] = self.strategy.wrapped(tensors)
+    def _row_shares(self, held: list[Loaded]) -> list[dict[str, Tensor]]:
+        """By what to multiply each loss of each micro-batch, so that their mean is the mean over all rows of the step."""
+        if self.accumulation == 1:
+            return [{}]
+        counts = [self.task.row_counts({name: batch.tensors for name, batch in loaded.items()}) for loaded in held]
+        names = list(counts[0])
+        if not names:
+            return counts
+        table = torch.stack([torch.stack([micro[name] for name in names]) for micro in counts]).double()  # [micro-batches, losses]
+        table = sum_over_ranks(table.to(self.strategy.device, non_blocking=True))
+        table = table / table.mean(dim=0).clamp(min=torch.finfo(table.dtype).tiny)  # without rows every share is 0
+        return [dict(zip(names, shares, strict=True)) for shares in table]
+
+    def _backward(self, loaded: Loaded, contrast: Contrast, shares: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.strategy.wrapped(self._on_device(loaded), contrast=contrast)
+        losses = {name: value * shares[name].to(value.dtype) if name in shares else value for name, value in losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         self.strategy.backward(poison_unless_finite(total) / self.accumulation)
         return {"loss": total} | losses
+
+    def _on_device(self, loaded: Loaded) -> dict[str, dict[str, Tensor]]:
+        device = self.strategy.device
+        return {name: {key: value.to(device, non_blocking=True) for key, value in batch.tensors.items()} for name, batch in loaded.items()}

@@ -89,7 +89,7 @@ class Training:
         if self._evaluation_is_due():  # the run was stopped in it
             self._validate()
         self.begun = time.perf_counter() - self.state.seconds
-        stepper = Stepper(self.engine.strategy, self.engine.config.seed, self.settings.accumulation)
+        stepper = Stepper(self.engine.strategy, self.settings.accumulation, self.settings.accumulate_contrast)
         self.clock = Clock()
         batches = self._batches()
         for step in range(self.state.step + 1, self.total + 1):
@@ -111,7 +111,8 @@ class Training:
         lr, schedule = self.engine.config.optimizer.lr, self.engine.config.schedule
         factor = linear_factor(step - 1, self.total, schedule.warmup(self.total), schedule.min_lr / lr)
         set_learning_rate(stepper.strategy.optimizer, factor)
-        numbers = stepper.step(batches, step, self.clock, self.faults)
+        seed_step(self.engine.config.seed, step)
+        numbers = stepper.step(batches, self.clock, self.faults)
         self.nonfinite.note(step, numbers)
         self.means.add(numbers, counted=torch.isfinite(numbers["gradient_norm"]))
         self.state.step, self.state.seconds = step, time.perf_counter() - self.begun
@@ -179,3 +180,8 @@ class Training:
             f"Stopped by {signal} after step {self.state.step} of {self.total}; the checkpoint of step {good} is good. "
             "The same command goes on from there."
         )
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed dropout and stochastic depth as a function of seed, step and rank, so that nothing has to be saved to resume."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 4096 + rank()) % 2**63)

@@ -137,10 +137,9 @@ class VisionLanguageModel(nn.Module):
         """Contrastive features [R, E] of text states [R, L, H], of length 1."""
         return F.normalize(self.text_proj(states[:, 0]), dim=-1)
 
-    def clamp_temperature(self) -> None:
-        """Pull the temperature back into its allowed range; once before each step, so that it cannot drift out of reach of the gradient."""
-        with torch.no_grad():
-            self.temperature.clamp_(*TEMPERATURE_RANGE)
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest value of parameters, by name: the temperature may not drift out of reach of the gradient."""
+        return {"temperature": TEMPERATURE_RANGE} if hasattr(self, "temperature") else {}
 
     def match_logits(self, fused: Tensor) -> Tensor:
         """Matching logits [M, 2] of fused states [M, L, H]; class 1 is a match."""

@@ -1,23 +1,22 @@
 """Recorded optimiser trajectories, repeated with the step, the parameter groups and the schedule of this project's engine."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dataset.batches import StreamBatch
-from engine.config.schema import OptimizerSettings, ScheduleSettings
+from engine.config.schema import EngineSettings, OptimizerSettings, ScheduleSettings
 from engine.faults import FaultCounter
 from engine.meters import Clock
 from engine.optimizer import build_optimizer, parameter_groups, set_learning_rate
 from engine.schedule import linear_factor
 from engine.step import Stepper
+from engine.strategies.replicated import Replicated
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.vlm import VisionLanguageModel
 from parity.case import Case
@@ -86,11 +85,13 @@ class _Trajectory:
         task.model = self.model
         task.eval()
         optimizer = build_optimizer(self.groups, self.settings)
-        stepper = Stepper(1, self.settings.clip_norm or math.inf, Accelerator(cpu=True), task, optimizer)
+        strategy = Replicated(EngineSettings(), self.settings.clip_norm, timeout=None)
+        strategy.prepare(task, optimizer)
+        stepper = Stepper(strategy, accumulation=1)
         total, floor = self.schedule.steps or 0, self.schedule.min_lr / self.settings.lr
         for step, entry in enumerate(recorded["log"]):
-            set_learning_rate(stepper.optimizer, linear_factor(step, total, self.schedule.warmup(total), floor))
-            findings += self._check_rates(f"step {step}", entry["lr"], stepper.optimizer)
+            set_learning_rate(strategy.optimizer, linear_factor(step, total, self.schedule.warmup(total), floor))
+            findings += self._check_rates(f"step {step}", entry["lr"], strategy.optimizer)
             findings += self._step(stepper, f"step {step}", entry)
         return findings + self._check_end(recorded)
 

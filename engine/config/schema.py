@@ -128,6 +128,9 @@ class EngineSettings(Settings):
     """torch.compile of each transformer block; takes a minute or more before the first step."""
     accumulation: Positive = 1
     """Micro-batches of one optimizer step."""
+    accumulate_contrast: Literal["batch", "micro"] = "batch"
+    """Which pairs the contrastive losses compare where micro-batches are accumulated. batch: all of the optimizer step; the encoders run
+    twice. micro: those of one micro-batch (over all ranks), as published code does; cheaper, and another loss."""
     workers: Whole = 2
     """Data loading processes of each rank; 0 loads in the training process."""
     log_every: Positive = 20

@@ -93,8 +93,8 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def keep_in_range(self, bounds: Mapping[str, tuple[float, float]]) -> None:
-        """Pull parameters of the model, by name, back into their range."""
+    def keep_in_range(self) -> None:
+        """Pull the parameters that have a range (`Task.bounds`) back into it."""
         raise NotImplementedError
 
     def snapshot(self, model_owner: Owner, optimizer_owner: Owner | None) -> Snapshot:

@@ -58,10 +58,10 @@ class FullySharded(Strategy):
         return norm
 
     @torch.no_grad()
-    def keep_in_range(self, bounds: Mapping[str, tuple[float, float]]) -> None:
+    def keep_in_range(self) -> None:
         """See `Strategy`."""
-        for name, (low, high) in bounds.items():
-            self.task.model.get_parameter(name).clamp_(low, high)
+        for name, (low, high) in self.task.bounds().items():
+            self.task.get_parameter(name).clamp_(low, high)
 
     def snapshot(self, model_owner: Owner, optimizer_owner: Owner | None) -> Snapshot:
         """See `Strategy`."""

@@ -74,9 +74,10 @@ class Zero(Strategy):
         return torch.as_tensor(float(self.engine.get_global_grad_norm()), device=self.device)
 
     @torch.no_grad()
-    def keep_in_range(self, bounds: Mapping[str, tuple[float, float]]) -> None:
+    def keep_in_range(self) -> None:
         """See `Strategy`."""
-        for name, (low, high) in bounds.items():
+        for full_name, (low, high) in self.task.bounds().items():
+            name = full_name.removeprefix("model.")
             with self._gathered([self.parameters[name]]):
                 value = self.parameters[name].data.clamp(low, high)
             self._set(name, value)

@@ -65,10 +65,9 @@ class Mvp(nn.Module):
         """Scalar that divides the similarities; its gradient goes to `logit_scale`."""
         return (-self.logit_scale).exp()
 
-    def clamp_temperature(self) -> None:
-        """Keep the temperature from falling below 1/100; once before each step."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(max=LARGEST_SCALE)
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest value of parameters, by name: the temperature may not fall below 1/100."""
+        return {"logit_scale": (float("-inf"), LARGEST_SCALE)} if hasattr(self, "logit_scale") else {}
 
     def encode_text(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
         """Encode words and phrases.

@@ -8,28 +8,40 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.distributed import GradientMode, gather, gather_with_grad, rank, world_size
+from models.objectives.contrastive_ring import ring_loss
+
+STORED_LOGITS = 1 << 23
+"""Similarities of one rank's images to all texts, B times W*B, that are stored whole: 32 MiB in float32, about eight times over until the
+backward pass is through. More are made tile by tile, once in each pass."""
 
 
-def itc_loss(image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None, mode: GradientMode) -> Tensor:
+def itc_loss(
+    image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None, mode: GradientMode, stored_logits: int = STORED_LOGITS
+) -> Tensor:
     """Symmetric InfoNCE over the pairs of all ranks; each rank computes the rows of its own pairs.
 
     Args:
-        image: [B, E] normalised features, row i the partner of text i.
+        image: [B, E] normalised features, row i the partner of text i. Every rank must bring the same B.
         text: [B, E] normalised features.
         temperature: scalar that divides the similarities.
         ids: [B] pairs with the same id are positives of one another, with equal weight; None when only the diagonal is.
         mode: see `GradientMode`.
+        stored_logits: above so many similarities the loss takes the way of `contrastive_ring`; the result is the same to rounding.
 
     Returns:
         Scalar; averaged over ranks it is the loss of the whole batch.
     """
     with torch.autocast(image.device.type, enabled=False):  # half-precision similarities divided by 0.07 lose the order of near ties
-        return _itc_loss(image.to(temperature.dtype), text.to(temperature.dtype), temperature, ids, mode)
+        dtype = torch.promote_types(temperature.dtype, torch.float32)
+        image, text, temperature = image.to(dtype), text.to(dtype), temperature.to(dtype)
+        if mode == "paper" and world_size() > 1:
+            image, text = (_scale_gradient(features, 1 / world_size()) for features in (image, text))
+        if len(image) ** 2 * world_size() > stored_logits:
+            return ring_loss(image, text, temperature, ids)
+        return _gathered_loss(image, text, temperature, ids)
 
 
-def _itc_loss(image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None, mode: GradientMode) -> Tensor:
-    if mode == "paper" and world_size() > 1:
-        image, text = (_scale_gradient(features, 1 / world_size()) for features in (image, text))
+def _gathered_loss(image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None) -> Tensor:
     all_image, all_text = gather_with_grad(image), gather_with_grad(text)
     if ids is None:
         target = torch.arange(len(image), device=image.device) + rank() * len(image)

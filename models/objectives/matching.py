@@ -46,6 +46,19 @@ def hardest_negatives(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]
     return similarity.detach().masked_fill(same, float("-inf")).argmax(dim=1), ~same.all(dim=1)
 
 
+def inseparable(ids: Tensor, group: Tensor) -> Tensor:
+    """Which rows may not be paired as wrong: those of one sample, and those of different groups.
+
+    Args:
+        ids: [B] equal for rows that describe the same thing.
+        group: [B] negatives are of the same group.
+
+    Returns:
+        [B, B]
+    """
+    return (ids[:, None] == ids[None]) | (group[:, None] != group[None])
+
+
 def itm_loss(logits: Tensor, matched: Tensor, valid: Tensor, mode: GradientMode) -> Tensor:
     """Two-class cross-entropy of true pairs and hard negatives.
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from common.distributed import GradientMode
 from models.config import ModelConfig
 from models.tasks.base import Batch, Task
+from models.tasks.contrast import DIRECT, Contrast
 from models.tasks.losses import stream_losses
+from models.tasks.rows import row_counts
 from models.vlm import FusionPass, VisionLanguageModel
 
 
@@ -24,10 +26,15 @@ class Grounding(Task):
         self.weights = {f"train/{name}": weight for name, weight in weights.items()}
         self.mode: GradientMode = mode
 
-    def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+    def forward(self, batches: Mapping[str, Batch], contrast: Contrast = DIRECT) -> dict[str, Tensor]:
         """Losses of one micro-batch, as "train/box_l1" and "train/box_giou"."""
-        losses = stream_losses(self.model, batches["train"], {"box": 1.0}, self.mode)
+        losses = stream_losses(self.model, batches["train"], ["box"], self.mode, contrast=contrast)
         return {f"train/{name}": value for name, value in losses.items()}
+
+    def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """See `Task.row_counts`."""
+        counts = row_counts(batches["train"], ["box"]) if self.mode == "exact" else {}
+        return {f"train/{name}": count for name, count in counts.items()}
 
 
 @torch.no_grad()

@@ -12,15 +12,17 @@ from torch import Tensor
 from common.distributed import GradientMode
 from models.fusion import VisionContext
 from models.objectives.box import box_losses
-from models.objectives.contrastive import itc_loss
 from models.objectives.masked_image import code_loss, token_loss
 from models.objectives.masked_lm import mlm_loss
 from models.tasks.base import Batch
+from models.tasks.contrast import DIRECT, Contrast
 from models.tasks.parallel import second_caption_losses
 from models.tasks.passes import Request, Scores, masked_lm, matching, run_requests
 from models.vlm import FusionPass, VisionLanguageModel
 
-CONTRASTED = {"itc", "itm", "ttc"}
+CONTRASTIVE = {"itc", "ttc"}
+"""Objectives that compare all pairs of a step."""
+CONTRASTED = {*CONTRASTIVE, "itm"}
 """Objectives that need contrastive features."""
 FUSED = {"itm", "mlm", "box"}
 """Objectives over the fusion encoder."""
@@ -62,17 +64,19 @@ class Encoded:
     masked_text: Tensor
     """[R, L, H]"""
 
-    def __init__(self, model: VisionLanguageModel, batch: Batch, objectives: Collection[str], variants: Variants = AS_USUAL) -> None:
+    def __init__(
+        self, model: VisionLanguageModel, batch: Batch, objectives: Collection[str], variants: Variants = AS_USUAL, fuses: bool = True
+    ) -> None:
         self.batch = batch
         self.variants = variants
-        self.vision: VisionContext | None = None  # stays None for texts without images
+        self.vision: VisionContext | None = None  # stays None for texts without images, and where nothing is to be fused
         wanted = set(objectives)
         if "text_mask" in batch:
             self.mask = batch["text_mask"]
             rows = torch.arange(len(self.mask), device=self.mask.device)
             self.image_view = self.own_view = batch.get("image_index", rows)
         if "image" in batch and (wanted & (CONTRASTED | FUSED) or ("mim" in wanted and model.visual_tokenizer is None)):
-            self._encode_images(model, bool(wanted & FUSED))
+            self._encode_images(model, fuses and bool(wanted & FUSED))
         if wanted & (CLEAN_TEXT | MASKED_TEXT):
             self._encode_texts(model, wanted)
 
@@ -110,7 +114,12 @@ class Encoded:
 
 
 def stream_losses(
-    model: VisionLanguageModel, batch: Batch, objectives: Collection[str], mode: GradientMode, variants: Variants = AS_USUAL
+    model: VisionLanguageModel,
+    batch: Batch,
+    objectives: Collection[str],
+    mode: GradientMode,
+    variants: Variants = AS_USUAL,
+    contrast: Contrast = DIRECT,
 ) -> Scores:
     """All losses of one stream.
 
@@ -123,19 +132,24 @@ def stream_losses(
             text_mlm, mim. Of texts in two languages: see `parallel_losses`.
         mode: see `GradientMode`.
         variants: see `Variants`.
+        contrast: makes the contrastive losses.
 
     Returns:
         Scalar losses by name.
     """
-    encoded = Encoded(model, batch, objectives, variants)
+    if contrast.stops_at_features and CONTRASTIVE.isdisjoint(objectives):
+        return {}
+    encoded = Encoded(model, batch, objectives, variants, fuses=not contrast.stops_at_features)
     scores: Scores = {}
     requests: list[Request] = []
     if CONTRASTED & set(objectives):
         image, text = model.image_features(encoded.global_tokens), model.text_features(encoded.text)
         if "itc" in objectives:
-            scores["itc"] = itc_loss(image, text, model.temperature, batch.get("sample_ids"), mode)
+            scores["itc"] = contrast(image, text, model.temperature, batch.get("sample_ids"), mode)
         if "ttc" in objectives:
-            scores |= second_caption_losses(model, batch, image, text, scores.get("itc"), mode)
+            scores |= second_caption_losses(model, batch, image, text, scores.get("itc"), mode, contrast)
+        if contrast.stops_at_features:
+            return scores
         if "itm" in objectives:
             requests.append(matching(model, encoded.fusion_pass("itm"), (image, text), batch, mode))
     if "mlm" in objectives:

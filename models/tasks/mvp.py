@@ -31,7 +31,7 @@ from models.mvp.config import MvpLearning
 from models.mvp.model import Mvp
 from models.objectives.contrastive import itc_loss
 from models.objectives.masked_lm import mlm_loss
-from models.objectives.matching import hard_negatives, hardest_negatives, itm_loss
+from models.objectives.matching import hard_negatives, hardest_negatives, inseparable, itm_loss
 from models.objectives.phrase_grounding import grounding_scores, phrase_grounding_loss
 from models.tasks.base import Batch
 
@@ -134,7 +134,7 @@ def mvp_scores(
 @torch.no_grad()
 def _wrong_pairs(text: Tensor, image: Tensor, temperature: Tensor, batch: Batch, learning: MvpLearning) -> WrongPairs:
     """Half of the texts get a wrong image, the images of the other half a wrong text."""
-    same = _inseparable(batch)
+    same = inseparable(batch["sample_ids"], batch["group"])
     with torch.autocast(text.device.type, enabled=False):
         similarity = text.to(temperature.dtype) @ image.to(temperature.dtype).T / temperature  # [R, R] text rows, image columns
     if learning.negatives == "hardest":
@@ -153,12 +153,6 @@ def _wrong_pairs(text: Tensor, image: Tensor, temperature: Tensor, batch: Batch,
         torch.where(wrong_image, image_of_text, rows),
         torch.where(wrong_image, has_image, has_text),
     )
-
-
-def _inseparable(batch: Batch) -> Tensor:
-    """[R, R] True for rows that may not be paired as wrong: of the same sample, or of different groups."""
-    ids, group = batch["sample_ids"], batch["group"]
-    return (ids[:, None] == ids[None]) | (group[:, None] != group[None])
 
 
 def _lower_half(draws: Tensor, group: Tensor) -> Tensor:
@@ -196,7 +190,7 @@ def _phrase_grounding(batch: Batch, states: MvpStates, learning: MvpLearning, mo
     positive = grounding_scores(phrases, phrase_mask, regions, region_mask, right)
     valid = phrase_mask.any(dim=1)
     if learning.grounding == "sample":
-        same = _inseparable(batch)
+        same = inseparable(batch["sample_ids"], batch["group"])
         other, has_other = hard_negatives(torch.zeros_like(same, dtype=torch.float32), same, batch["other_draws"])  # all alike
         negative = grounding_scores(phrases, phrase_mask, regions[other], region_mask[other], wrong_draws)
         return phrase_grounding_loss(positive, negative, valid & has_other, learning.margin, mode)

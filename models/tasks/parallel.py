@@ -12,14 +12,16 @@ from torch.nn import functional as F
 from common.distributed import GradientMode
 from common.errors import UserError
 from models.fusion import VisionContext
-from models.objectives.contrastive import itc_loss
 from models.objectives.masked_lm import mlm_loss
 from models.tasks.base import Batch
+from models.tasks.contrast import DIRECT, Contrast
 from models.tasks.passes import Scores, masked_lm, matching, run_requests
 from models.vlm import FusionPass, VisionLanguageModel
 
 
-def parallel_losses(model: VisionLanguageModel, batch: Batch, objectives: Collection[str], mode: GradientMode) -> Scores:
+def parallel_losses(
+    model: VisionLanguageModel, batch: Batch, objectives: Collection[str], mode: GradientMode, contrast: Contrast = DIRECT
+) -> Scores:
     """All losses of one stream of parallel text.
 
     Args:
@@ -30,6 +32,7 @@ def parallel_losses(model: VisionLanguageModel, batch: Batch, objectives: Collec
         objectives: names of the objectives to compute. ttc: contrast of the two texts. ttm: matching, the second text attends to the
             first. mlm: of the first text, which attends to the second, unmasked one. tlm: masked language modelling of both in one row.
         mode: see `GradientMode`.
+        contrast: makes the contrastive loss.
 
     Returns:
         Scalar losses by name.
@@ -37,9 +40,9 @@ def parallel_losses(model: VisionLanguageModel, batch: Batch, objectives: Collec
     Raises:
         UserError: the model cannot fuse texts with texts.
     """
+    if contrast.stops_at_features and "ttc" not in objectives:
+        return {}
     scores: Scores = {}
-    if "tlm" in objectives:
-        scores["tlm"] = _translation_lm_loss(model, batch, mode)
     mask, mask_2 = batch["text_mask"], batch["text_mask_2"]
     texts = [(batch["text_ids"], mask), (batch["text_ids_2"], mask_2)]
     if "mlm" in objectives:
@@ -49,18 +52,28 @@ def parallel_losses(model: VisionLanguageModel, batch: Batch, objectives: Collec
     if "ttc" in objectives or "ttm" in objectives:
         features = model.text_features(first), model.text_features(second)
         if "ttc" in objectives:
-            scores["ttc"] = itc_loss(*features, model.temperature, batch.get("sample_ids"), mode)
+            scores["ttc"] = contrast(*features, model.temperature, batch.get("sample_ids"), mode)
+            if contrast.stops_at_features:
+                return scores
         if "ttm" in objectives:
             pair = FusionPass(second, mask_2, rows)
             scores |= run_requests(model, text_context(model, first, mask), [matching(model, pair, features, batch, mode, "ttm")])
     if "mlm" in objectives:
         hidden = FusionPass(masked[0], mask, rows)
         scores |= run_requests(model, text_context(model, second, mask_2), [masked_lm(model, hidden, batch, mode)])
+    if "tlm" in objectives:
+        scores["tlm"] = _translation_lm_loss(model, batch, mode)
     return scores
 
 
 def second_caption_losses(
-    model: VisionLanguageModel, batch: Batch, image: Tensor, text: Tensor, itc: Tensor | None, mode: GradientMode
+    model: VisionLanguageModel,
+    batch: Batch,
+    image: Tensor,
+    text: Tensor,
+    itc: Tensor | None,
+    mode: GradientMode,
+    contrast: Contrast = DIRECT,
 ) -> Scores:
     """Contrast of a second caption of each image, in another language, with the image and with the first caption.
 
@@ -71,14 +84,15 @@ def second_caption_losses(
         text: [R, E] features of the first captions.
         itc: loss of the first captions with the images; None where it is not wanted.
         mode: see `GradientMode`.
+        contrast: makes the losses.
 
     Returns:
         itc, the mean over both captions, where wanted; and ttc between the captions.
     """
     other, ids = model.text_features(model.encode_text(batch["text_ids_2"], batch["text_mask_2"])), batch.get("sample_ids")
-    scores = {"ttc": itc_loss(text, other, model.temperature, ids, mode)}
+    scores = {"ttc": contrast(text, other, model.temperature, ids, mode)}
     if itc is not None:
-        scores["itc"] = (itc + itc_loss(image, other, model.temperature, ids, mode)) / 2
+        scores["itc"] = (itc + contrast(image, other, model.temperature, ids, mode)) / 2
     return scores
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from common.distributed import GradientMode
 from models.fusion import VisionContext
 from models.objectives.masked_lm import mlm_loss
-from models.objectives.matching import hard_negatives, itm_loss
+from models.objectives.matching import hard_negatives, inseparable, itm_loss
 from models.tasks.base import Batch
 from models.vlm import FusionPass, VisionLanguageModel
 
@@ -45,8 +45,7 @@ def draw_negatives(view: Tensor, text: Tensor, temperature: Tensor, batch: Batch
     """
     with torch.autocast(view.device.type, enabled=False):
         similarity = view.float() @ text.float().T / temperature.float()  # [R, R] rows are views, columns texts
-    ids, group, draws = batch["sample_ids"], batch["group"], batch["negative_draws"]
-    same = (ids[:, None] == ids[None]) | (group[:, None] != group[None])
+    same, draws = inseparable(batch["sample_ids"], batch["group"]), batch["negative_draws"]
     return *hard_negatives(similarity.T, same, draws[:, 0]), *hard_negatives(similarity, same, draws[:, 1])
 
 

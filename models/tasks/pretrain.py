@@ -8,8 +8,10 @@ from torch import Tensor
 from common.distributed import GradientMode
 from models.config import ModelConfig
 from models.tasks.base import Batch, Task
-from models.tasks.losses import AS_USUAL, Scores, Variants, stream_losses
+from models.tasks.contrast import DIRECT, Contrast
+from models.tasks.losses import AS_USUAL, CONTRASTIVE, Scores, Variants, stream_losses
 from models.tasks.parallel import parallel_losses
+from models.tasks.rows import row_counts
 from models.vlm import ALL_HEADS, Head, VisionLanguageModel
 
 HEADS_OF: Mapping[str, tuple[Head, ...]] = {
@@ -41,6 +43,7 @@ class Pretraining(Task):
         self.mode: GradientMode = mode
         used = {head for stream in streams.values() for name in stream.objectives for head in HEADS_OF.get(name, (name,))}
         self.model = VisionLanguageModel(config, [head for head in ALL_HEADS if head in used])
+        self.contrasts = any(not CONTRASTIVE.isdisjoint(stream.objectives) for stream in streams.values())
         self.weights = {
             f"{name}/{loss}": stream.weight * weight
             for name, stream in streams.items()
@@ -48,15 +51,22 @@ class Pretraining(Task):
             for loss in (("box_l1", "box_giou") if objective == "box" else (objective,))
         }
 
-    def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+    def forward(self, batches: Mapping[str, Batch], contrast: Contrast = DIRECT) -> dict[str, Tensor]:
         """Losses of one micro-batch of every stream, as "stream/objective" -> scalar."""
-        if hasattr(self.model, "temperature"):
-            self.model.clamp_temperature()
-        return {
-            f"{name}/{loss}": value for name, batch in batches.items() for loss, value in self._losses(self.streams[name], batch).items()
-        }
+        losses: dict[str, Tensor] = {}
+        for name, batch in batches.items():
+            contrast.begin(name)
+            losses |= {f"{name}/{loss}": value for loss, value in self._losses(self.streams[name], batch, contrast).items()}
+        return losses
 
-    def _losses(self, stream: StreamObjectives, batch: Batch) -> Scores:
+    def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """See `Task.row_counts`."""
+        if self.mode == "paper":
+            return {}
+        counts = {name: row_counts(batch, self.streams[name].objectives) for name, batch in batches.items()}
+        return {f"{name}/{loss}": count for name, losses in counts.items() for loss, count in losses.items()}
+
+    def _losses(self, stream: StreamObjectives, batch: Batch, contrast: Contrast) -> Scores:
         if "text_ids_2" in batch and "image" not in batch:
-            return parallel_losses(self.model, batch, stream.objectives, self.mode)
-        return stream_losses(self.model, batch, stream.objectives, self.mode, stream.variants)
+            return parallel_losses(self.model, batch, stream.objectives, self.mode, contrast)
+        return stream_losses(self.model, batch, stream.objectives, self.mode, stream.variants, contrast)

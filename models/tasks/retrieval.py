@@ -15,7 +15,9 @@ from common.distributed import GradientMode
 from models.config import ModelConfig
 from models.fusion import VisionContext
 from models.tasks.base import Batch, Task
-from models.tasks.losses import stream_losses
+from models.tasks.contrast import DIRECT, Contrast
+from models.tasks.losses import CONTRASTIVE, stream_losses
+from models.tasks.rows import row_counts
 from models.vlm import FusionPass, VisionLanguageModel
 
 NOT_CANDIDATE = -100.0
@@ -50,13 +52,19 @@ class Retrieval(Task):
         self.model = VisionLanguageModel(config, ["itc", "itm"])
         self.objectives = dict(weights)
         self.weights = {f"train/{name}": weight for name, weight in weights.items()}
+        self.contrasts = not CONTRASTIVE.isdisjoint(weights)
         self.mode: GradientMode = mode
 
-    def forward(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+    def forward(self, batches: Mapping[str, Batch], contrast: Contrast = DIRECT) -> dict[str, Tensor]:
         """Losses of one micro-batch of pairs, as "train/itc" and "train/itm"."""
-        self.model.clamp_temperature()
-        losses = stream_losses(self.model, batches["train"], self.objectives, self.mode)
+        contrast.begin("train")
+        losses = stream_losses(self.model, batches["train"], self.objectives, self.mode, contrast=contrast)
         return {f"train/{name}": value for name, value in losses.items()}
+
+    def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """See `Task.row_counts`."""
+        counts = row_counts(batches["train"], self.objectives) if self.mode == "exact" else {}
+        return {f"train/{name}": count for name, count in counts.items()}
 
 
 @torch.no_grad()
