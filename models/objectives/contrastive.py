@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.distributed import GradientMode, gather, gather_with_grad, rank, world_size
-from models.objectives.contrastive_ring import ring_loss
+from models.objectives.contrastive_ring import TILE, ring_loss
 
 STORED_LOGITS = 1 << 23
 """Similarities of one rank's images to all texts, B times W*B, that are stored whole: 32 MiB in float32, about eight times over until the
@@ -16,7 +16,13 @@ backward pass is through. More are made tile by tile, once in each pass."""
 
 
 def itc_loss(
-    image: Tensor, text: Tensor, temperature: Tensor, ids: Tensor | None, mode: GradientMode, stored_logits: int = STORED_LOGITS
+    image: Tensor,
+    text: Tensor,
+    temperature: Tensor,
+    ids: Tensor | None,
+    mode: GradientMode,
+    stored_logits: int = STORED_LOGITS,
+    tile: int = TILE,
 ) -> Tensor:
     """Symmetric InfoNCE over the pairs of all ranks; each rank computes the rows of its own pairs.
 
@@ -27,6 +33,7 @@ def itc_loss(
         ids: [B] pairs with the same id are positives of one another, with equal weight; None when only the diagonal is.
         mode: see `GradientMode`.
         stored_logits: above so many similarities the loss takes the way of `contrastive_ring`; the result is the same to rounding.
+        tile: rows and columns that are then compared at once.
 
     Returns:
         Scalar; averaged over ranks it is the loss of the whole batch.
@@ -37,7 +44,7 @@ def itc_loss(
         if mode == "paper" and world_size() > 1:
             image, text = (_scale_gradient(features, 1 / world_size()) for features in (image, text))
         if len(image) ** 2 * world_size() > stored_logits:
-            return ring_loss(image, text, temperature, ids)
+            return ring_loss(image, text, temperature, ids, tile)
         return _gathered_loss(image, text, temperature, ids)
 
 

@@ -12,6 +12,8 @@ from small_run import curve, pretrain_settings, run, write_config
 def config(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = pretrain_settings(small_data, steps=3)
     settings["engine"] |= {"checkpoint_every": 1, "keep_checkpoints": 3}
+    for stream in settings["streams"].values():
+        stream["groups"] = 4
     # dropout draws from one stream a rank; everything else is a function of the sample
     settings["model"] = settings["model"] | {
         "vision": settings["model"]["vision"] | {"drop_path": 0.0},
@@ -27,8 +29,11 @@ def alone(config: Path) -> Path:
     return config.parent / "alone"
 
 
-def test_two_processes_give_the_losses_and_gradients_of_one(config: Path, alone: Path, tmp_path: Path) -> None:
-    done = run("pretrain", config, tmp_path / "two", "--nproc", "2")
+@pytest.mark.parametrize(("processes", "accumulation"), [(2, 1), (1, 4), (2, 2)])
+def test_processes_and_accumulation_give_the_losses_and_gradients_of_one_batch(
+    config: Path, alone: Path, tmp_path: Path, processes: int, accumulation: int
+) -> None:
+    done = run("pretrain", config, tmp_path / "two", "--nproc", str(processes), "--set", f"engine.accumulation={accumulation}")
     assert done.returncode == 0, done.stderr
     one, two = curve(alone), curve(tmp_path / "two")
     assert one.keys() == two.keys()
@@ -51,10 +56,12 @@ def test_paper_mode_divides_the_contrastive_gradient(config: Path, alone: Path, 
     assert abs(paper["gradient_norm"] / exact["gradient_norm"] - 1) > 0.01  # ...with another gradient
 
 
-def test_accumulated_micro_batches_read_the_same_samples(config: Path, alone: Path, tmp_path: Path) -> None:
-    done = run("pretrain", config, tmp_path / "two", "--set", "engine.accumulation=2")
+def test_contrast_within_micro_batches_is_another_loss_over_the_same_samples(config: Path, alone: Path, tmp_path: Path) -> None:
+    options = ("--set", "engine.accumulation=2", "--set", "engine.accumulate_contrast=micro")
+    done = run("pretrain", config, tmp_path / "two", *options)
     assert done.returncode == 0, done.stderr
-    # each micro-batch draws its negatives within its groups, so matching is the same; contrast is within a micro-batch
+    # each micro-batch draws its negatives within its groups, so matching is the same
     first, second = curve(alone)[1], curve(tmp_path / "two")[1]
-    assert second["images/itm"] == pytest.approx(first["images/itm"], rel=1e-5)
+    for name in ("images/itm", "images/mlm", "regions/mlm", "regions/box_l1"):
+        assert second[name] == pytest.approx(first[name], rel=1e-5), name
     assert second["images/itc"] < first["images/itc"]
