@@ -92,7 +92,8 @@ def who_holds_up(heard: Mapping[int, Heartbeat], silent: Mapping[int, float], wo
     if behind and waiting:
         parts.append(_behind(behind, waiting))
     elif behind and silent:
-        parts.append(f"the other {_ranks(len(behind))} {_are(len(behind))} {behind[0].where()}")
+        others = "the other rank is" if len(behind) == 1 else f"the other {len(behind)} ranks are"
+        parts.append(f"{others} {behind[0].where()}")
     elif behind:
         why = ": they wait for one another in a collective, or for their devices" if behind[0].phase is Phase.TRAINING else ""
         parts.append(f"all {len(behind)} ranks are {behind[0].where()}{why}")
@@ -128,7 +129,3 @@ def _more(count: int) -> str:
 
 def _ranks(count: int) -> str:
     return f"{count} rank{'' if count == 1 else 's'}"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
