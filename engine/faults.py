@@ -9,7 +9,7 @@ import torch
 from common.distributed import sum_over_ranks
 from common.errors import UserError
 from dataset.batches import StreamBatch
-from engine.checkpoint import TrainState
+from engine.checkpoints.state import TrainState
 
 logger = logging.getLogger(__name__)
 SHOWN = 3

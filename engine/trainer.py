@@ -14,7 +14,8 @@ from common.distributed import barrier, is_main, rank, world_size
 from dataset.batches import MixedBatches
 from dataset.loader import batch_loader
 from dataset.streams.base import Stream
-from engine.checkpoint import CHECKPOINTS, CheckpointStore, TrainState
+from engine.board import open_board
+from engine.checkpoints import CHECKPOINTS, CheckpointStore, TrainState, copy_share
 from engine.config.schema import RunConfig
 from engine.faults import FaultCounter
 from engine.meters import Clock, DeviceMeans
@@ -50,7 +51,7 @@ class Engine:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
         self.console = set_up_logging(output_dir, is_main())
-        self.store = CheckpointStore(output_dir / CHECKPOINTS, config.engine.keep_checkpoints)
+        self.store = CheckpointStore(output_dir / CHECKPOINTS, config.engine.keep_checkpoints, open_board())
         self.state = TrainState(world=world_size())
         self.new_parameters: frozenset[str] = frozenset()
         set_seed(config.seed)  # the initial weights; later every step seeds itself
@@ -99,6 +100,7 @@ class Engine:
 
         def after(step: int) -> None:
             """What happens between two steps."""
+            self.store.poll()
             if evaluate is not None and (step == total or step % every == 0):
                 self._validate(task, evaluate, select, log)
             if step == total or step % self.config.engine.checkpoint_every == 0:
@@ -107,6 +109,7 @@ class Engine:
         try:
             stepper = Stepper(self.config.engine.accumulation, self.config.optimizer.clip_norm, self.accelerator, task, optimizer)
             self._loop(stepper, streams, total, log, bar, after)
+            self.store.wait()
         finally:
             bar.close()
             if log is not None:
@@ -166,21 +169,19 @@ class Engine:
             log.write("validation", self.state.step, numbers)
         if select is not None and (self.state.best_value is None or numbers[select] > self.state.best_value):
             self.state.best_step, self.state.best_value = self.state.step, numbers[select]
-            if is_main():
-                self.store.save_best(dict(task.model.state_dict()), self.state)
+            self.store.save_best(copy_share(task.model.state_dict(), rank(), world_size()), self.state)
         barrier()
 
     def _save(self, task: Task, optimizer: Optimizer) -> None:
-        if is_main():
-            self.store.save(dict(task.model.state_dict()), optimizer_tensors(optimizer), self.state)
-        barrier()
+        model, moments = (copy_share(tensors, rank(), world_size()) for tensors in (task.model.state_dict(), optimizer_tensors(optimizer)))
+        self.store.save(model, moments, self.state)
 
     def _resume(self, task: Task, optimizer: Optimizer) -> None:
         checkpoint = self.store.load_latest()
         if checkpoint is None:
             return
         task.model.load_state_dict(checkpoint.model)
-        load_optimizer_tensors(optimizer, checkpoint.optimizer)
+        load_optimizer_tensors(optimizer, dict(checkpoint.optimizer))
         self.state = checkpoint.state
         logger.info("continuing from %s, step %d", checkpoint.folder, self.state.step)
 
