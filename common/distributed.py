@@ -96,6 +96,15 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's Python object, on every rank; what the others bring is ignored. Not for the hot loop."""
+    if world_size() == 1:
+        return value
+    values = [value if rank() == 0 else None]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum of a tensor over the ranks, without gradient; the tensor itself with one process."""
     if world_size() == 1:

@@ -11,7 +11,7 @@ import torch
 from common.distributed import gather_objects, is_main, sum_over_ranks
 from common.errors import FAULT_LABELS, UserError
 from dataset.batches import StreamBatch
-from engine.checkpoint import TrainState
+from engine.checkpoints.state import TrainState
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 
 from common.errors import UserError
 from common.files import replace_file
-from engine.checkpoint import CHECKPOINTS
+from engine.checkpoints.layout import CHECKPOINTS
 from engine.config.document import describe, read_document
 from engine.config.loader import LoadedConfig
 from engine.config.render import config_values, config_yaml

@@ -189,7 +189,7 @@ class Run:
 
     def checkpoint(self) -> int:
         """Step of the last complete checkpoint; 0 where there is none."""
-        from engine.checkpoint import CHECKPOINTS, LATEST
+        from engine.checkpoints import CHECKPOINTS, LATEST
 
         file = self.folder / CHECKPOINTS / LATEST
         return int(file.read_text().strip().removeprefix("step-")) if file.is_file() else 0
@@ -204,7 +204,7 @@ class Run:
 
     def _partial(self) -> set[tuple[str, int]]:
         """Checkpoints that are not whole, whose folders have a name with a dot, as name and inode."""
-        from engine.checkpoint import CHECKPOINTS
+        from engine.checkpoints import CHECKPOINTS
 
         try:
             return {(entry.name, entry.inode()) for entry in os.scandir(self.folder / CHECKPOINTS) if entry.name.startswith(".")}
@@ -225,7 +225,7 @@ class Run:
 
     def tensors(self) -> dict[str, bytes]:
         """All tensor files of the last checkpoint."""
-        from engine.checkpoint import CHECKPOINTS
+        from engine.checkpoints import CHECKPOINTS
 
         folder = self.folder / CHECKPOINTS / f"step-{self.checkpoint():08d}"
         return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))}

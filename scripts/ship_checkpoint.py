@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
 from common.errors import UserError
 from common.scripts import run_script
 from engine.config.loader import load_config
 from engine.weights import find_weights
 from evaluation.tables import markdown, metrics_table, read_result
+from models.checkpoints.reading import read_state_dict
+from models.checkpoints.sharded import is_index
 
 CARD = """# {name}
 
@@ -58,7 +62,11 @@ def ship(run: Path, out: Path, data: Path) -> None:
     config = load_config(run / "config.yaml", [], None).config
     weights = find_weights(run)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, out / "model.safetensors")
+    shipped = out / "model.safetensors"
+    if is_index(weights):
+        save_file(read_state_dict(weights), shipped)  # what several ranks wrote, in one file
+    else:
+        shutil.copyfile(weights, shipped)
     shutil.copyfile(run / "config.yaml", out / "config.yaml")
     shutil.copytree(config.tokenizer.path, out / "tokenizer", dirs_exist_ok=True)
     card = CARD.format(
@@ -71,8 +79,8 @@ def ship(run: Path, out: Path, data: Path) -> None:
         hardware=f"{environment['cpus']} cores ({environment['processor']})",
         data_seed=meta["seed"],
         data_hash=meta["sha256"],
-        parameters=_parameters(weights),
-        weights_hash=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        parameters=_parameters(shipped),
+        weights_hash=hashlib.sha256(shipped.read_bytes()).hexdigest(),
         validation=meta["validation"],
         table=markdown(metrics_table(read_result(run))),
         path=out,

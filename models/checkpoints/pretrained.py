@@ -48,8 +48,8 @@ def load_pretrained(
     """Build the model that a file holds and fill it: `load_pretrained("x2vlm_base_1b.th")`.
 
     Args:
-        path: a file of any known format. Sizes and resolution are read from its shapes; of our own files, from the config that lies
-            beside them or in the folder of their run.
+        path: a file of any known format; of weights in several files their index, or the folder. Sizes and resolution are read from its
+            shapes; of our own files, from the config that lies beside them or in the folder of their run.
         heads: which heads to build, such as ("itc", "itm"); None: all that the file holds.
         counts: numbers of attention heads where no shape tells them and they are not the published 64 channels each.
         image_size: another resolution in pixels; position tables are resized.
@@ -105,7 +105,8 @@ def own_config(path: Path, metadata: Mapping[str, str]) -> Settings:
     if "config" in metadata:
         kind = MvpConfig if metadata.get("family") == "mvp" else ModelConfig
         return kind.model_validate(json.loads(metadata["config"]))
-    for folder in list(path.resolve().parents)[:3]:
+    inside = path / "weights" if path.is_dir() else path
+    for folder in list(inside.resolve().parents)[:3]:
         file = folder / "config.yaml"
         if file.is_file():
             settings = YAML(typ="safe").load(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Reading weights files that other code wrote, without running anything that they hold.
+"""Reading weights files that other code wrote, without running anything that they hold: one file, or several beside an index.
 
 safetensors files hold tensors alone. torch files are pickles, which may call any function: they are read by torch's restricted reader
 (`weights_only=True`), and where their settings were saved as objects of a YAML or attribute-dictionary library, by `settings_pickle`, which
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.checkpoints.settings_pickle import is_settings_class, plain, read_settings_pickle
+from models.checkpoints.sharded import is_index, read_index, weights_in
 
 Format = Literal["safetensors", "zip", "pickle"]
 
@@ -45,6 +46,9 @@ class Contents:
 def read_checkpoint(path: Path) -> Contents:
     """Tensors (on the CPU; of torch files mapped from the file where possible) and settings of a weights file.
 
+    Args:
+        path: the file; of weights in several files their NAME.index.json, or the folder.
+
     Raises:
         UserError: the file is missing, damaged, no weights file, or holds more than tensors and settings.
     """
@@ -62,6 +66,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path, shapes_only: bool) -> Contents:
+    if path.is_dir():
+        path = weights_in(path) or path
+    if is_index(path):
+        return _read_sharded(path, shapes_only)
     kind = _format(path)
     if kind == "safetensors":
         return _read_safetensors(path, shapes_only)
@@ -70,6 +78,23 @@ def _read(path: Path, shapes_only: bool) -> Contents:
         raise UserError(f"{path}: not a checkpoint: it holds {type(loaded).__name__}, not a dictionary of tensors.")
     config = plain(loaded.get("config"))
     return Contents(_tensors(path, loaded), config if isinstance(config, dict) else {})
+
+
+def _read_sharded(index: Path, shapes_only: bool) -> Contents:
+    """All files of an index as one; settings and header are those of the first file that has any."""
+    tensors: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for file, names in read_index(index).items():
+        if is_index(file):
+            raise UserError(f"{index}: names another index, {file.name}.")
+        part = _read(file, shapes_only)
+        missing = [name for name in names if name not in part.tensors]
+        if missing:
+            raise UserError(f"{file}: lacks {missing[0]}, which {index.name} places there ({len(missing)} missing).")
+        tensors |= {name: part.tensors[name] for name in names}
+        config, metadata = config or part.config, metadata or part.metadata
+    return Contents(tensors, config, metadata)
 
 
 def _format(path: Path) -> Format:

@@ -1,5 +1,6 @@
 """`scripts/convert_checkpoint.py` as users start it."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_official_to_ours_and_back_gives_the_file_again(official: Path, tmp_path
     assert run(tmp_path / "ours.safetensors", tmp_path / "back.safetensors", "--to", "official") == 0
     assert same(before.tensors, read_checkpoint(tmp_path / "back.safetensors").tensors)
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_weights_in_several_files_are_converted_as_one_file_is(official: Path, tmp_path: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in read_checkpoint(official).tensors.items()}
+    folder, names = tmp_path / "sharded", sorted(tensors)
+    folder.mkdir()
+    places = {name: f"model-0000{number % 2 + 1}-of-00002.safetensors" for number, name in enumerate(names)}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name in names if places[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert run(official, tmp_path / "one.safetensors") == 0
+    assert run(folder, tmp_path / "several.safetensors") == 0
+    one, several = (read_checkpoint(tmp_path / f"{name}.safetensors").tensors for name in ("one", "several"))
+    assert same(one, several)
 
 
 def test_transformers_folder_holds_the_text_encoder_and_says_what_is_left_out(
