@@ -17,6 +17,7 @@ REQUIRED = [
     "pydantic>=2.10",
     "braceexpand>=0.1.7",
     "rich>=13.9",
+    "psutil>=5.9",
     "tensorboard>=2.18",
     "matplotlib>=3.9",
     "jinja2>=3.1",

@@ -16,3 +16,12 @@ class BadRecord(Exception):
     Readers and streams raise it; the loader puts a substitute in the record's place, counts it and names it, so it never
     reaches the training loop.
     """
+
+
+class Requeue(Exception):
+    """The run was asked to stop, has saved a checkpoint and wants to be started again; the message is one line.
+
+    Entry points print it and exit with `exit_code`, EX_TEMPFAIL of sysexits.h.
+    """
+
+    exit_code = 75
