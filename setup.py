@@ -18,6 +18,7 @@ REQUIRED = [
     "fsspec>=2024.6",
     "braceexpand>=0.1.7",
     "rich>=13.9",
+    "psutil>=5.9",
     "tensorboard>=2.18",
     "matplotlib>=3.9",
     "jinja2>=3.1",

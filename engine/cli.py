@@ -2,14 +2,19 @@
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from common.errors import UserError
 from engine.launch import ROOT, TASKS, Entry, Parser, Start, add_override_option, add_start_options, guard, run_task
+from engine.launch.plan import add_plan_options, make_plan
+from engine.launch.sbatch import add_job_options, job_of, sbatch_file
 
-USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=VALUE ...] [--nproc N]
+USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=VALUE ...] [--nproc N] [--max-restarts N]
+                     [--nnodes N --rdzv HOST:PORT]
+       python run.py sbatch --task TASK --config FILE --output_dir DIR --nodes N --gpus N [--set KEY=VALUE ...] [--out FILE]
        python run.py config|validate --config FILE [--set KEY=VALUE ...]
        python run.py schema [--out FILE]
        python run.py list"""
@@ -35,6 +40,7 @@ def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
         "config": _config,
         "validate": _validate,
         "schema": _schema,
+        "sbatch": _sbatch,
         "list": _list,
     }
     if not given or given[0].startswith("-"):
@@ -46,14 +52,27 @@ def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
 
 def _train(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     parser = Parser(prog="run.py", usage=USAGE, description="Train and evaluate a task.", allow_abbrev=False)
+    add_plan_options(parser)
+    options, start = _start(parser, given, tasks, root)
+    return run_task(tasks[start.task], start, make_plan(options))
+
+
+def _start(parser: Parser, given: list[str], tasks: Mapping[str, Entry], root: Path) -> tuple[Namespace, Start]:
     parser.add_argument("--task", required=True, metavar="TASK", help=f"one of {', '.join(tasks)}")
     add_start_options(parser)
-    parser.add_argument("--nproc", type=int, default=1, metavar="N", help="processes on this machine, one a GPU (default 1)")
     options = parser.parse(given)
     if options.task not in tasks:
         raise UserError(f"--task {options.task}: not a task; it is one of {', '.join(tasks)}.{_hint(options.task, tasks)}")
     _find(options.config, root)
-    return run_task(tasks[options.task], Start(options.task, options.config, options.output_dir, options.overrides), options.nproc)
+    return options, Start(options.task, options.config, options.output_dir, options.overrides)
+
+
+def _sbatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    parser = Parser(prog="run.py sbatch", description="Write a batch file for SLURM.", allow_abbrev=False)
+    add_job_options(parser)
+    options, start = _start(parser, given, tasks, root)
+    _write(sbatch_file(job_of(options), start), options.out)
+    return 0
 
 
 def _config(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
@@ -85,15 +104,18 @@ def _schema(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     options = parser.parse(given)
     from engine.config.render import json_schema
 
-    text = json.dumps(json_schema(), indent=2) + "\n"
-    if options.out is None:
-        print(text, end="")
-        return 0
-    try:
-        options.out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {options.out}: cannot be written: {error.strerror}.") from error
+    _write(json.dumps(json_schema(), indent=2) + "\n", options.out)
     return 0
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}.") from error
 
 
 def _list(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:

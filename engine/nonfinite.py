@@ -103,7 +103,7 @@ class NonfiniteSteps:
         if len(self.in_a_row) > self.limit:
             steps = ", ".join(map(str, self.in_a_row))
             raise UserError(
-                f"Loss or gradient was not finite in {len(self.in_a_row)} steps in a row ({steps}), and engine.max_nonfinite is {self.limit}. "
+                f"Loss or gradient was not finite in {len(self.in_a_row)} steps in a row ({steps}); engine.max_nonfinite is {self.limit}. "
                 f"No weight changed in them; their batches are in {self.folder}. Lower optimizer.lr, or look at the batches."
             )
 

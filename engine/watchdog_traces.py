@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch.distributed as dist
 from accelerate.utils import InitProcessGroupKwargs
 
-from engine.launch import ERROR_FILE
+from engine.launch.outcome import ERROR_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -345,7 +345,8 @@ def kill_test(options: argparse.Namespace, out: Path) -> bool:
     import torch
 
     from dataset.shapeworld import write_shapeworld
-    from engine.launch import TASKS, Start, guard, load_script, run_here
+    from engine.launch import TASKS, Start, guard
+    from engine.launch.entry import load_script, run_here
 
     torch.set_num_threads(1)
     main = load_script(TASKS["pretrain"].script).main

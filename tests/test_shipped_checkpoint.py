@@ -8,8 +8,10 @@ from ruamel.yaml import YAML
 
 from dataset.shapeworld import write_shapeworld
 from dataset.tokenizers import load_tokenizer
+from engine.board import LocalBoard
 from engine.config.schema import GroundingEvaluation, RetrievalEvaluation
 from engine.evaluators import GroundingEvaluator, Inputs, RetrievalEvaluator
+from engine.interruption import Interruption
 from models.checkpoints import load_checkpoint
 from models.config import ModelConfig
 from models.vlm import VisionLanguageModel
@@ -35,7 +37,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inputs() -> Inputs:
-    return Inputs(load_tokenizer(FOLDER / "tokenizer"), 40, 48, torch.device("cpu"))
+    return Inputs(load_tokenizer(FOLDER / "tokenizer"), 40, 48, torch.device("cpu"), Interruption(LocalBoard()))
 
 
 def test_it_is_small_enough_to_travel() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from tests.support.launching import fake_task
+from tests.support.launching import fake_task, start_launcher, wait_until
 
 PROCESSES = [[], ["--nproc", "2"]]
 
@@ -52,7 +53,10 @@ def test_bad_input_that_one_process_finds_is_told_and_ends_the_others(tmp_path: 
 def test_killed_process_gives_128_and_the_signal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tasks, command = fake_task(tmp_path, "os.kill(os.getpid(), signal.SIGKILL) if rank == '1' else signal.pause()")
     assert main([*command, "--nproc", "2"], tasks) == 128 + signal.SIGKILL
-    assert "Process 1 was killed by signal 9 (SIGKILL)." in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "failed first: killed by signal 9 (SIGKILL), as the kernel does when memory runs out (exit code 137; full log: " in said
+    assert said.startswith("rank 1 on ")
+    assert said.count("\n") == 1
 
 
 def test_interrupt_exits_130(tmp_path: Path) -> None:
@@ -116,3 +120,193 @@ def test_folder_is_continued_with_other_logging_and_loading(tmp_path: Path) -> N
     changed = ["engine.workers=0", "engine.log_every=3", "loggers.wandb.project=x", "report.samples=2"]
     assert main([*command, "--set", *changed], tasks) == 0
     assert "workers: 0" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+ANSWERS = """asked = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: asked.append(number))
+    (Path(output_dir) / f"ready-{rank}").write_text(str(os.getpid()))
+    while not asked:
+        time.sleep(0.01)
+    (Path(output_dir) / f"heard-{rank}").write_text(asked[0].__str__())
+    raise Requeue("Stopped at step 5.")"""
+
+DEAF = ANSWERS.replace("while not asked", "while True")
+
+
+def ready(tmp_path: Path) -> bool:
+    return all((tmp_path / "out" / f"ready-{rank}").is_file() and (tmp_path / "out" / f"ready-{rank}").read_text() for rank in (0, 1))
+
+
+def alive(tmp_path: Path) -> list[str]:
+    pids = [(tmp_path / "out" / f"ready-{rank}").read_text() for rank in (0, 1)]
+    states = [Path("/proc", pid, "stat") for pid in pids]
+    return [state.parent.name for state in states if state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"]
+
+
+def attempts(tmp_path: Path) -> list[str]:
+    return sorted(folder.name for folder in (tmp_path / "out/logs").glob("*/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_launcher_asked_to_stop_lets_every_process_save_and_asks_for_requeue(tmp_path: Path, number: signal.Signals) -> None:
+    tasks, command = fake_task(tmp_path, ANSWERS)
+    launcher = start_launcher(tasks, [*command, "--nproc", "2", "--max-restarts", "2"])
+    wait_until(lambda: ready(tmp_path))
+    launcher.send_signal(number)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75, said
+    assert [(tmp_path / "out" / f"heard-{rank}").read_text() for rank in (0, 1)] == [str(int(number))] * 2
+    assert said.splitlines()[1:] == ["Stopped at step 5."]
+    assert attempts(tmp_path) == ["attempt-1"]
+
+
+def test_stop_that_one_process_decides_asks_for_requeue_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tasks, command = fake_task(tmp_path, "raise Requeue('Stopped at step 5.')")
+    assert main([*command, "--nproc", "2", "--max-restarts", "2"], tasks) == 75
+    assert main(command, tasks) == 75
+    assert capfd.readouterr().err == "Stopped at step 5.\n" * 2
+
+
+def test_second_sigterm_ends_processes_that_do_not_answer(tmp_path: Path) -> None:
+    tasks, command = fake_task(tmp_path, DEAF)
+    launcher = start_launcher(tasks, [*command, "--nproc", "2", "--max-restarts", "2"])
+    wait_until(lambda: ready(tmp_path))
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.stderr is not None
+    assert "SIGTERM once more" in launcher.stderr.readline()
+    assert len(alive(tmp_path)) == 2
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM
+    assert alive(tmp_path) == []
+
+
+def test_processes_that_do_not_answer_in_time_are_ended(tmp_path: Path) -> None:
+    tasks, command = fake_task(tmp_path, DEAF)
+    launcher = start_launcher(tasks, [*command, "--nproc", "2", "--grace", "0.3"])
+    wait_until(lambda: ready(tmp_path))
+    launcher.send_signal(signal.SIGUSR1)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM
+    assert "0.3 s are over" in said
+    assert alive(tmp_path) == []
+
+
+def test_processes_of_a_killed_launcher_end(tmp_path: Path) -> None:
+    tasks, command = fake_task(tmp_path, DEAF)
+    launcher = start_launcher(tasks, [*command, "--nproc", "2"])
+    wait_until(lambda: ready(tmp_path))
+    launcher.kill()
+    launcher.communicate(timeout=60)
+    wait_until(lambda: alive(tmp_path) == [])
+
+
+FAILS = """print(f"output of rank {rank}", flush=True)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.info("rank %s begins", rank)
+    logging.warning("rank %s is low on space", rank)
+    if rank == "0": signal.pause()
+    raise ValueError("no such colour")"""
+
+
+def test_first_failing_rank_is_named_and_every_rank_has_its_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tasks, command = fake_task(tmp_path, FAILS)
+    assert main([*command, "--nproc", "2"], tasks) == 1
+    out, err = capfd.readouterr()
+    [start] = (tmp_path / "out/logs").iterdir()
+    files = start / "attempt-1"
+    assert out == "output of rank 0\n"
+    assert "INFO rank 0 begins" in err
+    assert "[rank 1] WARNING rank 1 is low on space" in err
+    assert "rank 1 begins" not in err
+    assert err.count("Traceback") == 1
+    said = err.splitlines()[-1]
+    assert said.startswith("rank 1 on ")
+    assert said.endswith(f" failed first: ValueError: no such colour (exit code 1; full log: {files / 'rank-1.err'})")
+    assert (files / "rank-1.out").read_text() == "output of rank 1\n"
+    assert "INFO rank 1 begins" in (files / "rank-1.err").read_text()
+    left = json.loads((files / "rank-1.json").read_text())
+    assert (left["message"], left["rank"]) == ("ValueError: no such colour", 1)
+    assert 'raise ValueError("no such colour")' in left["traceback"]
+    assert not (files / "rank-0.json").exists()  # ended because of rank 1
+
+
+def test_failed_attempt_is_one_line_and_the_next_one_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    body = "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and rank == '1': os._exit(9)"
+    tasks, command = fake_task(tmp_path, body)
+    assert main([*command, "--nproc", "2", "--max-restarts", "2"], tasks) == 0
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "rank 1 on " in said
+    assert said.endswith("Attempt 1 of 3: starting again from the latest checkpoint.\n")
+    assert attempts(tmp_path) == ["attempt-1", "attempt-2"]
+
+
+def test_bad_input_is_not_tried_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tasks, command = fake_task(tmp_path, "raise UserError('data/x.tar: is truncated.')")
+    assert main([*command, "--max-restarts", "3"], tasks) == 2
+    assert capfd.readouterr().err == "data/x.tar: is truncated.\n"
+    assert attempts(tmp_path) == ["attempt-1"]
+
+
+def test_logs_of_old_starts_are_removed(tmp_path: Path) -> None:
+    tasks, command = fake_task(tmp_path)
+    for day in range(10, 22):
+        (tmp_path / f"out/logs/202001{day}-000000/attempt-1").mkdir(parents=True)
+    assert main([*command, "--nproc", "2"], tasks) == 0
+    kept = sorted(folder.name for folder in (tmp_path / "out/logs").iterdir())
+    assert len(kept) == 10
+    assert kept[0] == "20200113-000000"
+
+
+@pytest.fixture
+def place() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def answers(place: str) -> bool:
+    host, _, port = place.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_nodes_that_never_come_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str) -> None:
+    tasks, command = fake_task(tmp_path)
+    assert main([*command, "--nnodes", "2", "--rdzv", place, "--rdzv-timeout", "1"], tasks) == 1
+    assert capfd.readouterr().err == f"1 of 2 nodes came to {place} within 1 s.\n"
+
+
+def test_launcher_that_waits_for_nodes_stops_when_asked_to(tmp_path: Path, place: str) -> None:
+    tasks, command = fake_task(tmp_path)
+    launcher = start_launcher(tasks, [*command, "--nnodes", "2", "--rdzv", place])
+    wait_until(lambda: answers(place))
+    launcher.send_signal(signal.SIGUSR1)
+    _, said = launcher.communicate(timeout=60)
+    assert (launcher.returncode, said) == (75, "")
+
+
+def test_every_node_names_the_rank_that_failed_first(tmp_path: Path, place: str) -> None:
+    tasks, command = fake_task(tmp_path, FAILS)
+    nodes = [start_launcher(tasks, [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place]) for _ in range(2)]
+    said = [node.communicate(timeout=60)[1].splitlines()[-1] for node in nodes]
+    assert [node.returncode for node in nodes] == [1, 1], said
+    assert said[0] == said[1]
+    assert " failed first: ValueError: no such colour" in said[0]
+    assert len(list((tmp_path / "out/logs").glob("*/attempt-1/rank-*.err"))) == 2
+
+
+def test_node_with_another_command_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str) -> None:
+    tasks, command = fake_task(tmp_path)
+    node = [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place]
+    launcher = start_launcher(tasks, node)
+    wait_until(lambda: answers(place))
+    assert main([*node, "--set", "seed=2"], tasks) == 2
+    said = capfd.readouterr().err
+    assert "--set seed=2`, the first one `pretrain" in said
+    assert said.count("\n") == 1
+    launcher.terminate()
+    launcher.communicate(timeout=60)
+    assert not list((tmp_path / "out").glob("rank-*"))

@@ -1,19 +1,19 @@
 """Accumulated micro-batches are one step over the whole batch."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from common.labels import IGNORED
 from dataset.batches import StreamBatch
+from engine.config.schema import EngineSettings
 from engine.faults import FaultCounter
 from engine.meters import Clock
 from engine.step import ContrastOver, Stepper
+from engine.strategies.replicated import Replicated
 from models.tasks.pretrain import Pretraining
 from models.vlm import TEMPERATURE_RANGE
 from task_batches import ALL, pair_batch, pretraining, split
@@ -31,9 +31,11 @@ def one_step(
     task: Pretraining, whole: Mapping[str, Mapping[str, Tensor]], accumulation: int, over: ContrastOver = "batch"
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Numbers of one step, and the weights after it."""
-    loaded = [{name: StreamBatch(part, ROWS, ()) for name, part in micro.items()} for micro in split(whole, accumulation)]
+    loaded = [{name: StreamBatch(part, name, ROWS) for name, part in micro.items()} for micro in split(whole, accumulation)]
     source: Iterator[dict[str, StreamBatch]] = iter(loaded)
-    stepper = Stepper(accumulation, math.inf, Accelerator(cpu=True), task, torch.optim.SGD(task.parameters(), lr=0.1), over)
+    strategy = Replicated(EngineSettings(), clip_norm=None, timeout=None)
+    strategy.prepare(task, torch.optim.SGD(task.parameters(), lr=0.1))
+    stepper = Stepper(strategy, accumulation, over)
     torch.manual_seed(5)
     numbers = stepper.step(source, Clock(), FaultCounter(Path("unused"), 1.0))
     assert next(source, None) is None

@@ -11,9 +11,10 @@ from torch import nn
 
 from engine.board import LocalBoard
 from engine.config.schema import EngineSettings
+from engine.launch.outcome import ERROR_FILE
 from engine.watchdog import START_FACTOR, Limits, Watchdog
 from engine.watchdog_heartbeat import Heartbeat, Phase, who_holds_up
-from engine.watchdog_traces import ERROR_FILE, EXIT_STALLED
+from engine.watchdog_traces import EXIT_STALLED
 
 LIMITS = Limits(warning=120.0, timeout=1800.0)
 

@@ -1,5 +1,9 @@
 """A task that does nothing but what a test asks it to, for the launcher's tests."""
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.launch import Entry
@@ -14,14 +18,16 @@ schedule: {steps: 100}
 """
 
 SCRIPT = """\
+import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, ROOT)
 
-from common.errors import UserError
+from common.errors import Requeue, UserError
 from engine.launch import launch
 
 
@@ -48,3 +54,29 @@ def fake_task(folder: Path, body: str = "pass") -> tuple[dict[str, Entry], list[
     config.write_text(CONFIG)
     command = ["--task", "pretrain", "--config", str(config), "--output_dir", str(folder / "out")]
     return {"pretrain": Entry(script, "A task that does nothing.")}, command
+
+
+LAUNCHER = """\
+import sys
+from pathlib import Path
+
+from engine.cli import main
+from engine.launch import Entry
+
+sys.exit(main(sys.argv[2:], {"pretrain": Entry(Path(sys.argv[1]), "")}))
+"""
+
+
+def start_launcher(tasks: dict[str, Entry], command: list[str]) -> subprocess.Popen[str]:
+    """`engine.cli.main` in a process of its own, with its standard output and error in pipes."""
+    root = Path(__file__).parents[2]
+    words = [sys.executable, "-c", LAUNCHER, str(tasks["pretrain"].script), *command]
+    return subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll, and fail when it takes too long."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,30 +1,26 @@
-"""Start a task: in this process, or in several through torchrun's own API; every way out has its exit code.
-
-0 done, 1 crash, 2 bad input (one line on stderr), 128 + n killed by signal n (130: Ctrl-C).
-"""
+"""The tasks, and how one is run: in this process, or in several."""
 
 import argparse
+import ctypes
 import importlib.util
-import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from common.errors import UserError
+from engine.launch.outcome import LAUNCHER, guard
 
-ROOT = Path(__file__).resolve().parents[1]
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""torchrun's name for the variable that tells a process where to leave its last words."""
-REPORTS_ERRORS = "MULTIGRAIN_LAUNCHER_REPORTS_ERRORS"
-"""Set by `spawn` for its processes: the launcher prints bad input once, so they need not."""
-USER_ERROR = "user_error"
+if TYPE_CHECKING:
+    from engine.launch.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Main = Callable[[Any, Path], None]
 """An entry script's `main(config, output_dir)`."""
@@ -93,6 +89,8 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
 
 def launch(main: Main, task: str) -> NoReturn:
     """Run an entry script by itself: `python Pretrain.py --config C --output_dir O`, or the same under torchrun."""
+    if launcher := os.environ.get(LAUNCHER):
+        _end_with(int(launcher))
 
     def call() -> None:
         parser = Parser(prog=Path(sys.argv[0]).name, allow_abbrev=False)
@@ -103,30 +101,13 @@ def launch(main: Main, task: str) -> NoReturn:
     sys.exit(guard(call))
 
 
-def guard(call: Callable[[], int | None]) -> int:
-    """Call, and turn what ends it into an exit code. Only bugs are left to show a traceback."""
-    try:
-        return call() or 0
-    except UserError as error:
-        _report(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if not os.environ.get(REPORTS_ERRORS):
-            _say("Interrupted.")
-        return 128 + signal.SIGINT
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-
-
-def _report(error: UserError) -> None:
-    if file := os.environ.get(ERROR_FILE):
-        Path(file).write_text(json.dumps({"message": str(error), "timestamp": int(time.time()), USER_ERROR: True}))
-        if os.environ.get(REPORTS_ERRORS):
-            return
-    if os.environ.get("RANK", "0") == "0":
-        _say(str(error))
+def _end_with(launcher: int) -> None:
+    """Let the kernel end this process when its launcher is killed: a new start of the run must not find it still training."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+    if os.getppid() != launcher:
+        sys.exit(128 + signal.SIGKILL)
 
 
 def run_here(main: Main, start: Start) -> None:
@@ -172,87 +153,27 @@ def load_script(script: Path) -> ModuleType:
     return module
 
 
-def run_task(entry: Entry, start: Start, processes: int) -> int:
+def run_task(entry: Entry, start: Start, plan: "Plan") -> int:
     """Run a task in this process or in several; returns the exit code."""
-    if processes < 1:
-        raise UserError(f"--nproc {processes}: must be at least 1.")
-    if processes > 1:
-        return spawn(entry.script, start, processes)
-    run_here(load_script(entry.script).main, start)
+    if not plan.alone:
+        from engine.launch.agent import spawn
+
+        return spawn(entry.script, start, plan)
+    with environment(plan.rank):
+        run_here(load_script(entry.script).main, start)
     return 0
 
 
-def spawn(script: Path, start: Start, processes: int) -> int:
-    """Run an entry script in several processes of this machine; one that fails ends them all.
-
-    Returns:
-        0, or the exit code of the process that failed first (128 + n where signal n killed it).
-    """
-    import torch
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    _check_before(start)
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < processes:
-        raise UserError(f"--nproc {processes}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}, and each process needs its own.")
-    _quiet_agent()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"multigrain-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",  # a machine need not be able to look up its own name
-        max_restarts=0,
-    )
-    os.environ[REPORTS_ERRORS] = "1"
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process and those that it starts, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        elastic_launch(config, sys.executable)("-u", str(script), *start.arguments())
-        return 0
-    except ChildFailedError as error:
-        return _child_exit(error)
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from error
-        return 128 + int(error.sigval)
+        yield
     finally:
-        del os.environ[REPORTS_ERRORS]
-
-
-def _check_before(start: Start) -> None:
-    """Find bad input before several processes do."""
-    from engine.config.loader import load_config
-    from engine.provenance import refuse_other_run
-
-    refuse_other_run(start.output_dir, load_config(start.config, start.overrides, start.task).config)
-
-
-def _quiet_agent() -> None:
-    """The agent's own log repeats what is said here, in many lines."""
-    import logging
-
-    for name in list(logging.root.manager.loggerDict):  # each of them may have a level of its own
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _child_exit(error: Any) -> int:
-    """Say once what ended the processes, and give its exit code. The agent stops the others with SIGTERM, so that one counts least."""
-
-    def importance(item: tuple[int, Any]) -> tuple[bool, bool, bool, int, int]:
-        rank, failure = item
-        stopped = failure.exitcode == -signal.SIGTERM
-        return not failure.error_file_data.get(USER_ERROR), stopped, failure.exitcode > 0, failure.timestamp, rank
-
-    rank, failure = min(error.failures.items(), key=importance)
-    if failure.error_file_data.get(USER_ERROR):
-        _say(failure.message)
-    elif failure.exitcode < 0:
-        _say(f"Process {rank} was killed by signal {-failure.exitcode} ({failure.signal_name()}).")
-    else:
-        _say(f"Process {rank} failed with exit code {failure.exitcode}; its traceback is above.")
-    return 128 - failure.exitcode if failure.exitcode < 0 else failure.exitcode
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
