@@ -1,5 +1,6 @@
 """Accumulated micro-batches are one step over the whole batch."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
