@@ -7,8 +7,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 GradientMode = Literal["exact", "paper"]
-"""`exact`: losses and gradients do not depend on the number of ranks. `paper`: the scaling of the published code, in which every rank
-averages over its own rows and the contrastive gradient that reaches the encoders is divided by the number of ranks."""
+"""`exact`: losses and gradients do not depend on the number of ranks, nor of accumulated micro-batches. `paper`: the scaling of the
+published code, in which every rank and micro-batch averages over its own rows and the contrastive gradient that reaches the encoders is
+divided by the number of ranks."""
 
 
 def world_size() -> int:

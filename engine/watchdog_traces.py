@@ -57,7 +57,7 @@ def _default(names: tuple[str, ...], value: str) -> None:
 
 
 def dump_collectives(logs: Path, rank: int) -> None:
-    """Write the flight recorder of this process for `torchfrtrace`, if there is a process group that keeps one."""
+    """Write the flight recorder of this process, pickled as NCCL writes it itself, if there is a process group that keeps one."""
     if not (dist.is_available() and dist.is_initialized()):
         return
     from torch._C import _distributed_c10d as c10d

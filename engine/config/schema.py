@@ -246,7 +246,7 @@ class RunConfig(Settings):
     """All random draws follow from it."""
     model: ModelConfig = ModelConfig()
     gradient_mode: Literal["exact", "paper"] = "exact"
-    """exact: losses and gradients do not depend on the number of ranks. paper: the scaling of the published code."""
+    """exact: losses and gradients depend neither on the number of ranks nor on accumulation. paper: the scaling of the published code."""
     tokenizer: TokenizerConfig
     storage: StorageSettings = StorageSettings()
     initialize: InitializeSettings = InitializeSettings()

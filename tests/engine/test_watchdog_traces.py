@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from engine.checkpoint import CHECKPOINTS
 from engine.config.loader import load_config
 from engine.config.schema import EngineSettings
+from engine.provenance import record_run, refuse_other_run
 from engine.watchdog import MARGIN, START_FACTOR, Limits
 from engine.watchdog_traces import bounded, dump_stacks, process_group_timeout, record_collectives
 from small_run import pretrain_settings, write_config
@@ -83,3 +85,11 @@ def test_recording_that_hangs_itself_is_left_behind() -> None:
     assert not bounded(lambda: time.sleep(30), 0.05)
     assert time.monotonic() - begun < 10
     assert bounded(lambda: None, 10)
+
+
+def test_a_run_may_be_continued_with_other_limits(small_data: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", pretrain_settings(small_data, 1))
+    record_run(tmp_path / "run", load_config(config, [], "pretrain"))
+    (tmp_path / "run" / CHECKPOINTS).mkdir()
+    other = load_config(config, ["engine.stall_warning=7", "engine.timeout=70"], "pretrain").config
+    refuse_other_run(tmp_path / "run", other)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-WAIT = timedelta(seconds=60)
+WAIT = timedelta(seconds=180)
 
 
 def run_ranks(function: Callable[[], None], worlds: Iterable[int]) -> None:
