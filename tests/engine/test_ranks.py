@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
-from small_run import curve, pretrain_settings, run, write_config
+from small_run import curve, pretrain_settings, run, saved, write_config
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def test_processes_and_accumulation_give_the_losses_and_gradients_of_one_batch(
         assert "gradient_norm" in numbers
         # later steps start from weights in which Adam has magnified the rounding of the first
         assert two[step] == pytest.approx(numbers, rel=2e-5 if step == 1 else 1e-3, abs=2e-6), f"step {step}"
-    first, second = (load_file(folder / "checkpoints/step-00000001/optimizer.safetensors") for folder in (alone, tmp_path / "two"))
+    first, second = (saved(folder, 1, "optimizer") for folder in (alone, tmp_path / "two"))
     moments = [name for name in first if name.endswith("|exp_avg")]  # after one step: the gradients, parameter by parameter
     assert moments
     for name in moments:

@@ -9,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from dataset.shapeworld import write_shapeworld
+from engine.checkpoints import SavedTensors
 
 ROOT = Path(__file__).parents[2]
 MODEL = {
@@ -73,6 +74,11 @@ def command(task: str, config: Path, output: Path, *more: str) -> list[str]:
 def run(task: str, config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run to the end in a process of its own."""
     return subprocess.run(command(task, config, output, *more), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+
+def saved(output: Path, step: int, kind: str) -> SavedTensors:
+    """The tensors of a checkpoint, "model" or "optimizer", whichever ranks wrote them."""
+    return SavedTensors((output / "checkpoints" / f"step-{step:08d}").glob(f"{kind}*.safetensors"))
 
 
 TIMES = ("kind", "time", "samples_per_second", "seconds_per_step", "data_wait_share")
