@@ -6,9 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from engine.checkpoint import CHECKPOINTS
 
 from common.errors import UserError
+from engine.checkpoints import CHECKPOINTS
 from engine.config.loader import load_config
 from engine.config.schema import EngineSettings
 from engine.provenance import record_run, refuse_other_run
