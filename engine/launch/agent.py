@@ -50,6 +50,10 @@ class Agent(LocalElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
         started: dict[int, int] = super()._start_workers(worker_group)  # pyright: ignore[reportCallIssue, reportAssignmentType]
+        if self._meeting.several:
+            ranks = [worker.global_rank for worker in worker_group.workers]
+            of = f"of {worker_group.workers[0].world_size} on {self._meeting.present} nodes"
+            say(f"{self._meeting.node}: ranks {ranks[0]} to {ranks[-1]} {of}; logs in {self._logs.folder}")
         if self._stop.requested is not None:  # while they started
             for pid in started.values():
                 os.kill(pid, self._stop.requested)
@@ -98,7 +102,10 @@ def spawn(script: Path, start: Start, plan: Plan) -> int:
         except LaunchError as error:
             closes = False  # the others have noticed, or notice by themselves
             say(str(error))
-            return error.blame.code if isinstance(error, EndedElsewhere) else 1
+            if isinstance(error, EndedElsewhere) and meeting is not None:
+                meeting.leave()
+                return error.blame.code
+            return 1
         except SignalException as error:
             closes = plan.nodes[0] == plan.nodes[1]
             if error.sigval == signal.SIGINT:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -230,6 +231,17 @@ def test_first_failing_rank_is_named_and_every_rank_has_its_files(tmp_path: Path
     assert (left["message"], left["rank"]) == ("ValueError: no such colour", 1)
     assert 'raise ValueError("no such colour")' in left["traceback"]
     assert not (files / "rank-0.json").exists()  # ended because of rank 1
+
+
+def test_rank_0_keeps_the_terminal(tmp_path: Path) -> None:
+    """For its progress bar."""
+    tasks, command = fake_task(tmp_path, "(Path(output_dir) / f'tty-{rank}').write_text(str(sys.stderr.isatty()))")
+    ours, its = pty.openpty()
+    launcher = start_launcher(tasks, [*command, "--nproc", "2"], stderr=its)
+    assert launcher.wait(60) == 0
+    os.close(its)
+    os.close(ours)
+    assert [(tmp_path / f"out/tty-{rank}").read_text() for rank in (0, 1)] == ["True", "False"]
 
 
 def test_failed_attempt_is_one_line_and_the_next_one_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
