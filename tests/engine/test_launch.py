@@ -300,6 +300,7 @@ def test_launcher_that_waits_for_nodes_stops_when_asked_to(tmp_path: Path, place
     assert (launcher.returncode, said) == (75, "")
 
 
+@pytest.mark.slow
 def test_every_node_names_the_rank_that_failed_first(tmp_path: Path, place: str) -> None:
     tasks, command = fake_task(tmp_path, FAILS)
     nodes = [start_launcher(tasks, [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place]) for _ in range(2)]
