@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from torch.distributed import DistError
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -50,6 +51,10 @@ class Agent(LocalElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
         started: dict[int, int] = super()._start_workers(worker_group)  # pyright: ignore[reportCallIssue, reportAssignmentType]
+        if self._meeting.several:
+            first_rank, last_rank = worker_group.workers[0].global_rank, worker_group.workers[-1].global_rank
+            mine = f"rank {first_rank}" if first_rank == last_rank else f"ranks {first_rank} to {last_rank}"
+            say(f"{self._meeting.node}: {mine} of {worker_group.workers[0].world_size}; logs in {self._logs.folder}")
         if self._stop.requested is not None:  # while they started
             for pid in started.values():
                 os.kill(pid, self._stop.requested)
@@ -98,7 +103,14 @@ def spawn(script: Path, start: Start, plan: Plan) -> int:
         except LaunchError as error:
             closes = False  # the others have noticed, or notice by themselves
             say(str(error))
-            return error.blame.code if isinstance(error, EndedElsewhere) else 1
+            if isinstance(error, EndedElsewhere) and meeting is not None:
+                meeting.leave()
+                return error.blame.code
+            return 1
+        except DistError as error:
+            closes = False
+            say(f"lost contact with the other nodes: {str(error).splitlines()[0]}")
+            return 1
         except SignalException as error:
             closes = plan.nodes[0] == plan.nodes[1]
             if error.sigval == signal.SIGINT:
@@ -148,7 +160,12 @@ def _settings(plan: Plan, route: Route | None) -> dict[str, str]:
     if route is not None and route.interface is not None:
         settings |= {"GLOO_SOCKET_IFNAME": route.interface, "NCCL_SOCKET_IFNAME": route.interface}
     settings = {name: os.environ.get(name, value) for name, value in settings.items()}
-    return settings | {LAUNCHER: str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(number.name for number in AGENTS)}
+    return settings | {
+        LAUNCHER: str(os.getpid()),
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(number.name for number in AGENTS),
+        # `Meeting` opens a store for every attempt; torch's own is announced once, and a node that comes later would wait for it
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
 
 
 def _check_before(start: Start) -> None:

@@ -104,4 +104,5 @@ _MEMORY = ", as the kernel does when memory runs out"
 
 def _one_line(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = line.partition(" This is typically caused by")[0]  # gloo's advice
     return line if len(line) <= 300 else f"{line[:300]}..."

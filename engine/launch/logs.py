@@ -37,15 +37,17 @@ class RankLogs(LogsSpecs):
         super().__init__(str(output_dir / LOGS))
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)  # lines appear as they come, also in a pipe
-        self._folder, self._outcomes, self._attempt = output_dir / LOGS, outcomes, attempt
+        self._root, self._outcomes, self._attempt = output_dir / LOGS, outcomes, attempt
         self._tails: list[TailLog] = []
+        self.folder = self._root
+        """Of the attempt."""
         self.files: dict[int, Path] = {}
         """Standard error of each process of the attempt, by rank."""
 
     @property
     def root_log_dir(self) -> str:
         """See base class."""
-        return str(self._folder)
+        return str(self._root)
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
         """See base class: name the files of an attempt, by local rank, and tell the processes theirs.
@@ -55,7 +57,7 @@ class RankLogs(LogsSpecs):
         """
         self.close()
         attempt, ranks = self._attempt(), {local: int(env["RANK"]) for local, env in envs.items()}
-        folder = self._make(attempt, 0 in ranks.values())
+        self.folder = folder = self._make(attempt, 0 in ranks.values())
         for left in self._outcomes.iterdir():
             left.unlink()  # of processes that were stopped for a change of nodes
         for local, rank in ranks.items():
@@ -82,13 +84,13 @@ class RankLogs(LogsSpecs):
         self._tails = []
 
     def _make(self, attempt: Attempt, prune: bool) -> Path:
-        folder = self._folder / attempt.start / f"attempt-{attempt.number}"
+        folder = self._root / attempt.start / f"attempt-{attempt.number}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: cannot be made: {error.strerror}.") from error
         if prune:
-            for old in sorted(self._folder.iterdir(), reverse=True)[KEPT_STARTS:]:
+            for old in sorted(self._root.iterdir(), reverse=True)[KEPT_STARTS:]:
                 shutil.rmtree(old, ignore_errors=True)
         return folder
 

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -172,12 +172,17 @@ class Meeting(RendezvousHandler):
             self._notes.set(f"end/{self._notes.add('ends', 1)}", mine.encode())
             self._wait(lambda: first([mine, *self._ends()]).kind < Kind.LOST_PEER)
             told = first([mine, *self._ends()])
-            self._notes.add("left", 1)
+            self.leave()
             if self.hosts:  # the notes go with this process
                 self._wait(lambda: self._notes.add("left", 0) >= self.present)
             return told
         except DistError:
             return mine  # the place is gone, and with it what others could have said
+
+    def leave(self) -> None:
+        """Tell the node that keeps the notes that this one has read them."""
+        with suppress(DistError):
+            self._notes.add("left", 1)
 
     @contextmanager
     def _needs_answer(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -232,6 +233,17 @@ def test_first_failing_rank_is_named_and_every_rank_has_its_files(tmp_path: Path
     assert not (files / "rank-0.json").exists()  # ended because of rank 1
 
 
+def test_rank_0_keeps_the_terminal(tmp_path: Path) -> None:
+    """For its progress bar."""
+    tasks, command = fake_task(tmp_path, "(Path(output_dir) / f'tty-{rank}').write_text(str(sys.stderr.isatty()))")
+    ours, its = pty.openpty()
+    launcher = start_launcher(tasks, [*command, "--nproc", "2"], stderr=its)
+    assert launcher.wait(60) == 0
+    os.close(its)
+    os.close(ours)
+    assert [(tmp_path / f"out/tty-{rank}").read_text() for rank in (0, 1)] == ["True", "False"]
+
+
 def test_failed_attempt_is_one_line_and_the_next_one_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     body = "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and rank == '1': os._exit(9)"
     tasks, command = fake_task(tmp_path, body)
@@ -288,6 +300,7 @@ def test_launcher_that_waits_for_nodes_stops_when_asked_to(tmp_path: Path, place
     assert (launcher.returncode, said) == (75, "")
 
 
+@pytest.mark.slow
 def test_every_node_names_the_rank_that_failed_first(tmp_path: Path, place: str) -> None:
     tasks, command = fake_task(tmp_path, FAILS)
     nodes = [start_launcher(tasks, [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place]) for _ in range(2)]

@@ -75,12 +75,18 @@ def start(node: str, config: Path, output: Path, *more: str) -> subprocess.Popen
 def finish(launchers: list[subprocess.Popen[str]], output: Path, alone: Path) -> None:
     """Both nodes end well, with the losses of a run in one process."""
     said = [launcher.communicate(timeout=200)[1] for launcher in launchers]
-    assert [launcher.returncode for launcher in launchers] == [0, 0], said
+    assert [launcher.returncode for launcher in launchers] == [0] * len(launchers), said
     one, two = curve(alone), curve(output)
     assert one.keys() == two.keys()
     for step, numbers in one.items():
         # later steps start from weights in which Adam has magnified the rounding of the first
         assert two[step] == pytest.approx(numbers, rel=2e-5 if step == 1 else 1e-3, abs=2e-6), f"step {step}"
+
+
+def wait_for_news(latest: Path) -> None:
+    """Until a further checkpoint is there."""
+    before = latest.read_text()
+    wait_until(lambda: latest.read_text() != before, 200)
 
 
 @pytest.mark.slow
@@ -112,3 +118,24 @@ def test_node_that_is_killed_ends_the_other_and_both_resume(
     )
     launchers[killed].communicate(timeout=60)
     finish([start(node, config, output) for node in nodes], output, alone)
+
+
+@pytest.mark.slow
+def test_run_goes_on_with_the_node_that_is_left_and_takes_the_other_in_again(nodes: list[str], config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    more = ["--nnodes", "1:2", "--max-restarts", "1", "--set", "schedule.steps=100000"]
+    launchers = [start(node, config, output, *more) for node in nodes]
+    latest = output / "checkpoints/latest"
+
+    wait_until(latest.is_file, 200)
+    for pid in ip("netns", "pids", nodes[1]).stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    launchers[1].communicate(timeout=60)
+    wait_until(lambda: len(list(output.glob("logs/*/attempt-2/rank-*.err"))) == 1, 200)
+    wait_for_news(latest)
+    launchers[1] = start(nodes[1], config, output, *more)
+    wait_until(lambda: len(list(output.glob("logs/*/attempt-3/rank-*.err"))) == 2, 200)
+    wait_for_news(latest)
+    for launcher in launchers:
+        launcher.kill()
+        launcher.communicate(timeout=60)

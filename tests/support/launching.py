@@ -67,11 +67,11 @@ sys.exit(main(sys.argv[2:], {"pretrain": Entry(Path(sys.argv[1]), "")}))
 """
 
 
-def start_launcher(tasks: dict[str, Entry], command: list[str]) -> subprocess.Popen[str]:
-    """`engine.cli.main` in a process of its own, with its standard output and error in pipes."""
+def start_launcher(tasks: dict[str, Entry], command: list[str], stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """`engine.cli.main` in a process of its own, with its standard output in a pipe and its standard error too, if not elsewhere."""
     root = Path(__file__).parents[2]
     words = [sys.executable, "-c", LAUNCHER, str(tasks["pretrain"].script), *command]
-    return subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
