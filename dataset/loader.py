@@ -105,5 +105,11 @@ class _ErrorsAsItems(Dataset["Batch | UserError"]):
 
 
 def _quiet_worker(worker: int) -> None:
-    """Workers are the parallelism; threads inside them would fight for the same cores."""
+    """Workers are the parallelism; threads inside them would fight for the same cores.
+
+    A scheduler that wants the machine back signals every process. The training process must still save, and for that its loader must
+    live; workers end with it.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from common.distributed import barrier, is_main, rank, world_size
 from dataset.streams.base import Stream
 from engine.board import open_board
-from engine.checkpoints import CHECKPOINTS, CheckpointStore, TrainState, shares
+from engine.checkpoints import CHECKPOINTS, CheckpointStore, TrainState, check_space, shares
 from engine.config.schema import RunConfig
 from engine.interruption import Interrupted, Interruption
 from engine.optimizer import build_optimizer, parameter_groups
@@ -93,6 +93,7 @@ class Engine:
         self.strategy.prepare(task, build_optimizer(groups, settings))
         checkpoint = self.store.load_latest()
         if checkpoint is None:
+            self._look_for_room(task)
             return
         self.strategy.load(checkpoint.model, checkpoint.optimizer)
         self.state = checkpoint.state
@@ -100,6 +101,13 @@ class Engine:
         if self.state.world != world_size():
             logger.info("written by %d ranks, now there are %d: the same samples in the same order", self.state.world, world_size())
             self.state.world = world_size()
+
+    def _look_for_room(self, task: Task) -> None:
+        """Say at the start, not after hours, that the disk cannot hold what will be saved."""
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in task.model.parameters())
+        needed = weights * (3 * (self.config.engine.keep_checkpoints + 1) + 1)  # weights and two moments each, and the best weights
+        if is_main() and (problem := check_space(self.store.folder, needed)) is not None:
+            logger.warning("checkpoints: %s", problem)
 
     def save(self) -> None:
         """Begin to write a checkpoint of this moment; all ranks together."""
@@ -130,6 +138,7 @@ class Engine:
         with self.strategy.whole_model() as model:
             if best is not None:
                 model.load_state_dict(dict(best.model))
+                self.state.best_step = best.state.step  # what was written, should the disk have failed a later one
                 logger.info("best weights are those of step %d", best.state.step)
             yield model
         barrier()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from common.distributed import barrier, is_main, rank, world_size
+from common.distributed import barrier, broadcast_object, is_main, rank, world_size
 from common.errors import Requeue
+from dataset.activity import LoaderStatus
 from dataset.batches import MixedBatches, StreamBatch
 from dataset.loader import batch_loader
 from dataset.streams.base import Stream
@@ -103,7 +104,9 @@ class Training:
     def _batches(self) -> Iterator[dict[str, StreamBatch]]:
         """The micro-batches of all steps to come."""
         micro = self.settings.accumulation
-        loader = batch_loader(self.mixed, self.state.step * micro, self.total * micro, self.settings.workers)
+        status = LoaderStatus(self.settings.workers)
+        self.engine.watchdog.describe_loader = status.describe
+        loader = batch_loader(self.mixed, self.state.step * micro, self.total * micro, self.settings.workers, status)
         return self.engine.watchdog.watched(loader)
 
     def _step(self, stepper: Stepper, batches: Iterator[dict[str, StreamBatch]], step: int) -> None:
@@ -155,9 +158,11 @@ class Training:
         logger.info("step %d validation  %s", self.state.step, "  ".join(f"{name} {value:.2f}" for name, value in numbers.items()))
         if self.log is not None:
             self.log.write("validation", self.state.step, numbers)
-        if self.select is not None and (self.state.best_value is None or numbers[self.select] > self.state.best_value):
-            self.state.best_step, self.state.best_value = self.state.step, numbers[self.select]
-            self.engine.save_best()
+        if self.select is not None:
+            value = broadcast_object(numbers[self.select])  # one rank decides, since saving is done together
+            if self.state.best_value is None or value > self.state.best_value:
+                self.state.best_step, self.state.best_value = self.state.step, value
+                self.engine.save_best()
         self.state.evaluated = self.state.step
         barrier()
 

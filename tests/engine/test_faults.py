@@ -9,7 +9,7 @@ import torch
 from common.errors import UserError
 from dataset.activity import SlowRead
 from dataset.batches import Fault, StreamBatch
-from engine.checkpoint import TrainState
+from engine.checkpoints import TrainState
 from engine.faults import ENOUGH, SHOWN, FaultCounter, fault_numbers, fault_table
 
 CPU = torch.device("cpu")
