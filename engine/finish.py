@@ -65,6 +65,7 @@ def write_result(engine: Engine, task: str, metrics: dict[str, float], baselines
         "records_read": state.seen,
         "records_skipped": state.faults,
         "streams": fault_table(state),
+        "nonfinite_steps": state.nonfinite,
     }
     path = engine.output_dir / METRICS_FILE
     replace_file(path, json.dumps(result, indent=1))

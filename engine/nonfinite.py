@@ -73,6 +73,8 @@ class NonfiniteSteps:
         self.limit = limit
         self.about = dict(about)
         self.in_a_row: list[int] = []
+        self.count = 0
+        """Bad steps since the last `take_count`."""
         self._notes: deque[_Note] = deque()
 
     def note(self, step: int, numbers: dict[str, Tensor]) -> None:
@@ -90,11 +92,17 @@ class NonfiniteSteps:
         while self._notes:
             self._look(self._notes.popleft())
 
+    def take_count(self) -> int:
+        """Bad steps since the last call."""
+        count, self.count = self.count, 0
+        return count
+
     def _look(self, note: _Note) -> None:
         if math.isfinite(note.norm_on_host()):
             self.in_a_row.clear()
             return
         self.in_a_row.append(note.step)
+        self.count += 1
         values = {name: float(value) for name, value in note.numbers.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         self._write(note.step, values)

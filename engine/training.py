@@ -131,6 +131,9 @@ class Training:
     def _report(self, step: int, lr: float) -> None:
         numbers = self.means.read() | {"lr": lr} | self.clock.read(self.samples)
         numbers |= fault_numbers(self.state)
+        self.state.nonfinite += self.nonfinite.take_count()
+        if self.state.nonfinite:
+            numbers["nonfinite_steps"] = float(self.state.nonfinite)
         if self.log is not None:
             self.log.write("train", step, numbers)
         self.bar.report(step, numbers)
@@ -168,6 +171,7 @@ class Training:
 
     def _save(self) -> None:
         self.nonfinite.settle()
+        self.state.nonfinite += self.nonfinite.take_count()
         with self.engine.watchdog.phase(Phase.SAVING):
             self.engine.save()
         self.saved = self.state.step

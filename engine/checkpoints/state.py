@@ -18,6 +18,8 @@ class TrainState:
     """Of these, unusable ones."""
     streams: dict[str, dict[str, int]] = field(default_factory=dict)
     """By stream and what is counted (see `engine.faults.COUNTS`), over all ranks and starts."""
+    nonfinite: int = 0
+    """Optimizer steps that were left out because a loss or gradient was not finite."""
     evaluated: int = 0
     """Step after which the last whole evaluation was."""
     best_step: int | None = None
