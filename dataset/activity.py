@@ -61,19 +61,35 @@ def shown_in(slot: Slot | None) -> Iterator[None]:
         _SLOT.reset(token)
 
 
-@contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Show what is being done, as "preparing a batch of stream images" or "reading data/a.tar"; afterwards what was before."""
-    slot = _SLOT.get()
-    if slot is None:
-        yield
-        return
-    before = (slot.what, slot.since)
-    slot.show(what, time.monotonic())
-    try:
-        yield
-    finally:
-        slot.show(*before)
+class doing:
+    """Show what is being done, as "preparing a batch of stream images" or "reading data/a.tar"; afterwards what was before.
+
+    Args:
+        what: is being done.
+        file: that it is done to, named after `what`.
+    """
+
+    __slots__ = ("before", "file", "slot", "started", "what")
+
+    def __init__(self, what: str, file: object = None) -> None:
+        self.what = what
+        self.file = file
+
+    def __enter__(self) -> doing:
+        self.slot = _SLOT.get()
+        self.started = time.monotonic()
+        if self.slot is not None:
+            self.before = (self.slot.what, self.slot.since)
+            self.slot.show(self.what if self.file is None else f"{self.what} {self.file}", self.started)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.slot is not None:
+            self.slot.show(*self.before)
+
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self.started
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from braceexpand import braceexpand
 
 from common.errors import BadRecord, UserError
 from dataset.remote import DataFile, RemoteFile, find, protocol_of, reason
+from dataset.shard_cache import mark_used
 from dataset.storage import ChangedFile, Storage, telling
 
 INDEX_SUFFIXES = (".index.json", ".lines.npz")
@@ -89,7 +90,7 @@ class _OpenFile:
         now = time.monotonic()
         if now - self.used > 1.0:
             self.used = now
-            os.utime(self.descriptor)
+            mark_used(self.descriptor)
 
     def is_removed(self) -> bool:
         """Whether the file has lost its name: its bytes stay on the disk until it is closed."""

@@ -182,5 +182,11 @@ def _open_whole(path: Path, size: int | None) -> int | None:
     if size is not None and os.fstat(descriptor).st_size != size:
         os.close(descriptor)
         return None
-    os.utime(path)  # this is its last use
+    mark_used(descriptor)
     return descriptor
+
+
+def mark_used(descriptor: int) -> None:
+    """Make this moment a copy's last use; the clock of the file system itself is too coarse to tell uses apart."""
+    now = time.time_ns()
+    os.utime(descriptor, ns=(now, now))

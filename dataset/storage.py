@@ -66,17 +66,9 @@ class Storage:
             time.sleep(self.settings.retry_wait * 2**attempt)
         raise AssertionError("there is at least one try")
 
-    @contextmanager
-    def watched(self, file: DataFile, size: int) -> Iterator[None]:
-        """Show that a file is being read, and note it if that takes too long for `size` bytes."""
-        started = time.monotonic()
-        try:
-            with doing(f"reading {file}"):
-                yield
-        finally:
-            seconds = time.monotonic() - started
-            if seconds > self.settings.slow_seconds + size / SLOW_RATE:
-                note_slow_read(str(file), seconds)
+    def watched(self, file: DataFile, size: int) -> _WatchedRead:
+        """A context in which a file is shown as being read, and noted if that takes too long for `size` bytes."""
+        return _WatchedRead(file, self.settings.slow_seconds + size / SLOW_RATE)
 
     def open(self, file: DataFile) -> int:
         """A descriptor of the file, or of its local copy.
@@ -115,6 +107,21 @@ class Storage:
             return [call(file) for file in files]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return list(pool.map(call, files))
+
+
+class _WatchedRead(doing):
+    """See `Storage.watched`."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, file: DataFile, limit: float) -> None:
+        super().__init__("reading", file)
+        self.limit = limit
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        if self.seconds() > self.limit:
+            note_slow_read(str(self.file), self.seconds())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from common.errors import BadRecord
 from dataset.boxes import Box, Crop, Placement, crop_keeping
 from dataset.config import AugmentationConfig, BoxAugmentationConfig
 from dataset.rand_augment import BOX_OPERATIONS, IMAGE_OPERATIONS, Operation, rand_augment
+from dataset.remote import reason
 from dataset.storage import Storage
 
 MAX_PIXELS = 64_000_000
@@ -50,7 +51,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         data = Storage().read_whole(path)
     except OSError as error:
-        raise BadRecord(f"the image {path} cannot be read ({error.strerror})", "image") from error
+        raise BadRecord(f"the image {path} cannot be read ({reason(error)})", "image") from error
     return decode_image(data, max_pixels)
 
 

@@ -24,6 +24,8 @@ from dataset.remote import RemoteFile, measured, protocol_of
 from dataset.shard_index import index_path
 from dataset.shards import ShardSource, ShardWriter
 from dataset.storage import Storage, cache_folder
+from dataset.transforms import read_image
+from fake_records import encoded, picture
 
 SAMPLE = 60_000
 
@@ -339,6 +341,23 @@ def test_start_up_is_patient_too(tmp_path: Path):
     other = storage_in(tmp_path / "other")
     with pytest.raises(UserError, match=r"images-000000\.tar: cannot be read \(Input/output error\)"):
         ShardSource(faulty_files.url(tmp_path / "far/images-*.tar"), storage=other)
+
+
+def test_an_image_file_that_fails_once_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.png").write_bytes(encoded(picture(1)))
+    left, real = [OSError(errno.EIO, "bad luck")], Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if left:
+            raise left.pop()
+        return real(path)
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert read_image(tmp_path / "a.png").size == (64, 48)
+    with pytest.raises(BadRecord, match="no such file") as caught:
+        read_image(tmp_path / "b.png")
+    assert caught.value.kind == "image"
 
 
 def test_a_slow_read_is_noted_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

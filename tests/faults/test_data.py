@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader
 
 import faulty_files
 from dataset.config import StorageSettings
@@ -135,7 +136,9 @@ def test_shards_of_an_http_server_are_read_through_a_cache_smaller_than_they_are
         storage = Storage(StorageSettings(cache=str(tmp_path / "cache"), cache_gb=2 * largest / 1e9, retry_wait=0.0))
         url = f"http://127.0.0.1:{server.server_port}/images-{{000000..000003}}.tar"
         remote, local = ShardSource(url, storage=storage), ShardSource(str(shards / "images-*.tar"))
-        assert [remote[number] for number in range(24)] == [local[number] for number in range(24)]
+        reader = DataLoader(remote, batch_size=None, num_workers=2)  # pyright: ignore[reportArgumentType]
+        for records in (reader, [remote[number] for number in range(24)]):  # in forked workers, then here
+            assert list(records) == [local[number] for number in range(24)]
         assert storage.cache.used() <= storage.cache.limit
         again = ShardSource(f"http://127.0.0.1:{server.server_port}/images-*.tar", storage=storage)  # the server lists its folder
         assert len(again) == 24

@@ -66,6 +66,12 @@ def test_batch_that_cannot_be_split_names_the_key(validate: Validate) -> None:
     assert "streams.regions.batch_size = 63" in problem(validate, "pretrain", "streams.regions.batch_size=63", world=2)
 
 
+def test_fewer_records_than_a_step_takes_are_a_warning_and_no_problem(validate: Validate) -> None:
+    enough, few = (validate("pretrain", f"streams.images.batch_size={size}", "schedule.warmup_steps=0.1") for size in (24, 32))
+    assert not any(line.strip().startswith("streams.images: warning") for line in enough)
+    assert "  streams.images: warning: a step takes more images than there are records, so that some come twice in a step" in few
+
+
 def test_source_without_one_usable_record_is_refused(validate: Validate) -> None:
     assert "streams.images: none of 8 records tried can be used" in problem(validate, "pretrain", "streams.images.caption_key=captoin")
 
