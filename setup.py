@@ -29,8 +29,17 @@ EXTRAS = {
     "caption-metrics": ["pycocoevalcap>=1.2", "pycocotools>=2.0.8"],
     "deepspeed": ["deepspeed>=0.18"],
     "wandb": ["wandb>=0.19"],
-    "remote": ["s3fs>=2024.6", "gcsfs>=2024.6", "aiohttp>=3.9"],
-    "dev": ["packaging>=24", "pyright[nodejs]>=1.1.400", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.9"],
+    "remote": ["s3fs>=2024.6", "gcsfs>=2024.6", "aiohttp>=3.10"],
+    "dev": [
+        "aiohttp>=3.10",
+        "deepspeed>=0.18",
+        "packaging>=24",
+        "pyright[nodejs]>=1.1.400",
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.9",
+    ],
 }
 
 PACKAGES = ("common", "models", "dataset", "engine", "evaluation", "parity")

@@ -87,24 +87,25 @@ class Engine:
 
     def _prepare(self, task: Task) -> None:
         """Hand the task to the strategy, and give it the weights of the latest checkpoint if there is one."""
-        settings = self.config.optimizer
+        settings, weights = self.config.optimizer, sum(parameter.nbytes for parameter in task.model.parameters())
         task.to(self.device)
         groups = parameter_groups(task.model.named_parameters(), settings, self.new_parameters)
         self.strategy.prepare(task, build_optimizer(groups, settings))
         checkpoint = self.store.load_latest()
         if checkpoint is None:
-            self._look_for_room(task)
+            self._look_for_room(weights)
             return
         self.strategy.load(checkpoint.model, checkpoint.optimizer)
         self.state = checkpoint.state
         logger.info("continuing from %s, step %d", checkpoint.folder, self.state.step)
-        if self.state.world != world_size():
-            logger.info("written by %d ranks, now there are %d: the same samples in the same order", self.state.world, world_size())
-            self.state.world = world_size()
+        before, now = self.state.world, world_size()
+        if before != now:
+            was, are = (f"{count} rank{'s' if count > 1 else ''}" for count in (before, now))
+            logger.info("written by %s, now there %s %s: the same samples in the same order", was, "are" if now > 1 else "is", are)
+            self.state.world = now
 
-    def _look_for_room(self, task: Task) -> None:
-        """Say at the start, not after hours, that the disk cannot hold what will be saved."""
-        weights = sum(parameter.numel() * parameter.element_size() for parameter in task.model.parameters())
+    def _look_for_room(self, weights: int) -> None:
+        """Say at the start, not after hours, that the disk cannot hold what will be saved of so many bytes of weights."""
         needed = weights * (3 * (self.config.engine.keep_checkpoints + 1) + 1)  # weights and two moments each, and the best weights
         if is_main() and (problem := check_space(self.store.folder, needed)) is not None:
             logger.warning("checkpoints: %s", problem)

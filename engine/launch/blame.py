@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from common.errors import UserError
 from engine.launch.outcome import USER_ERROR
 
 _LOST_PEER = re.compile(
@@ -85,8 +86,9 @@ def blame_of(rank: int, failure: ProcessFailure, node: str, logs: Mapping[int, P
     """
     words, code = failure.error_file_data, failure.exitcode
     log, message = str(logs.get(rank, "")), _one_line(str(words.get("message", "")))
-    if words.get(USER_ERROR):
-        return Blame(Kind.BAD_INPUT, str(words["message"]), code, failure.timestamp, rank, node, log)
+    if words.get(USER_ERROR):  # one line for the user; but for bad input another attempt may help
+        kind = Kind.BAD_INPUT if code == UserError.exit_code else Kind.OWN
+        return Blame(kind, str(words["message"]), code, failure.timestamp, rank, node, log)
     if code < 0:
         # the agent notes whole seconds, rounded down; an abort usually follows another process's end, so it is taken as later
         late = code == -signal.SIGABRT

@@ -49,3 +49,9 @@ def test_bad_input_is_told_as_it_is(tmp_path: Path) -> None:
     told = first([failure(tmp_path, 0, -signal.SIGKILL), bad])
     assert (told.line(), told.code) == ("data/x.tar: is truncated.", 2)
     assert Blame.decode(told.encode()) == told
+
+
+def test_killed_loader_process_is_told_as_it_is_but_may_be_tried_again(tmp_path: Path) -> None:
+    killed = failure(tmp_path, 1, 1, message="a loader process of rank 1 was killed", timestamp=200.0, user_error=True)
+    assert killed.kind == Kind.OWN
+    assert "a loader process of rank 1 was killed" in killed.line()

@@ -1,0 +1,91 @@
+"""Losses, gradients and checkpoints do not depend on how ranks share the model."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_run import curve, pretrain_settings, run, saved, write_config
+
+STEPS = 6
+STRATEGIES = {
+    "ddp": ("engine.strategy=ddp",),
+    "fsdp": ("engine.strategy=fsdp",),
+    "zero2": ("engine.strategy=deepspeed", "engine.zero_stage=2"),
+    "zero3": ("engine.strategy=deepspeed", "engine.zero_stage=3"),
+}
+
+
+def settings_for(data: Path) -> dict[str, Any]:
+    settings = pretrain_settings(data, STEPS)
+    settings["model"] = settings["model"] | {  # dropout draws from one stream a rank; everything else is a function of the sample
+        "vision": settings["model"]["vision"] | {"drop_path": 0.0},
+        "text": settings["model"]["text"] | {"dropout": 0.0},
+    }
+    for stream in settings["streams"].values():
+        stream["groups"] = 4
+    settings["optimizer"] = {"lr": 1e-4}  # small steps, so that rounding stays small
+    settings["engine"] |= {"checkpoint_every": 1, "keep_checkpoints": STEPS}
+    settings["evaluation"] = {"grounding": {"file": str(data / "grounding_test.json"), "image_root": str(data / "images")}}
+    return settings
+
+
+@pytest.fixture(scope="module")
+def alone(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process; its config lies beside it."""
+    folder = tmp_path_factory.mktemp("strategies")
+    done = run("pretrain", write_config(folder / "config.yaml", settings_for(small_data)), folder / "alone")
+    assert done.returncode == 0, done.stderr
+    return folder / "alone"
+
+
+def compare(output: Path, alone: Path) -> None:
+    """All losses, gradient norms, held-out numbers and weights."""
+    for kind in ("train", "validation"):
+        expected, found = curve(alone, kind), curve(output, kind)
+        assert found.keys() == expected.keys()
+        for step, numbers in expected.items():
+            assert found[step] == pytest.approx(numbers, rel=2e-5 if step == 1 else 1e-3, abs=1e-5), f"{kind} step {step}"
+    expected, found = (saved(folder, STEPS, "model") for folder in (alone, output))
+    assert {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in expected.items()}
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "accumulation"), [("fsdp", 2), ("zero2", 1), ("zero3", 2)])
+def test_a_strategy_on_two_ranks_is_the_run_of_one_process(alone: Path, tmp_path: Path, strategy: str, accumulation: int) -> None:
+    sets = (*STRATEGIES[strategy], f"engine.accumulation={accumulation}")
+    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--nproc", "2", "--set", *sets)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_under_another_strategy_and_number_of_ranks(alone: Path, tmp_path: Path) -> None:
+    """One process, then FSDP2 on two from step 2 on, ZeRO-3 on two from 3, ZeRO-2 on two from 4, one process again from 5."""
+    config, output = alone.parent / "config.yaml", tmp_path / "run"
+    shutil.copytree(alone, output)
+    for last, (strategy, nproc) in enumerate((("fsdp", "2"), ("zero3", "2"), ("zero2", "2"), ("ddp", "1")), start=2):
+        for step in range(last + 1, STEPS + 1):
+            shutil.rmtree(output / f"checkpoints/step-{step:08d}")
+        done = run("pretrain", config, output, "--nproc", nproc, "--set", *STRATEGIES[strategy])
+        assert done.returncode == 0, done.stderr
+        assert f"step {last}" in next(line for line in done.stderr.splitlines() if "continuing from" in line)
+        compare(output, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sets", [("engine.activation_checkpointing=true",), ("engine.activation_checkpointing=true", *STRATEGIES["fsdp"])])
+def test_activation_checkpointing_changes_nothing(alone: Path, tmp_path: Path, sets: tuple[str, ...]) -> None:
+    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", *sets)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_losses(alone: Path, tmp_path: Path) -> None:
+    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", "engine.compile=true")
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "run", alone)
