@@ -42,6 +42,8 @@ def finish(engine: Engine, evaluator: Evaluator | None, config: RunConfig) -> No
     except Interrupted:
         name = engine.interruption.name()
         raise Requeue(f"Stopped by {name} in the last evaluation. The same command takes it up again; training is finished.") from None
+    finally:
+        engine.interruption.close()
 
 
 def _report(engine: Engine, evaluator: Evaluator | None, config: RunConfig, model: VisionLanguageModel, metrics: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ next exchange of results tells those who had finished theirs.
 """
 
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -49,7 +50,9 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals from now on; they only leave a mark, so whatever computes goes on."""
+        """Take the signals from now on; they only leave a mark, so whatever computes goes on. Python lets only the main thread take any."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._mark)
 

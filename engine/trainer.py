@@ -88,7 +88,6 @@ class Engine:
     def _prepare(self, task: Task) -> None:
         """Hand the task to the strategy, and give it the weights of the latest checkpoint if there is one."""
         settings, weights = self.config.optimizer, sum(parameter.nbytes for parameter in task.model.parameters())
-        task.to(self.device)
         groups = parameter_groups(task.model.named_parameters(), settings, self.new_parameters)
         self.strategy.prepare(task, build_optimizer(groups, settings))
         checkpoint = self.store.load_latest()

@@ -77,10 +77,11 @@ class Training:
         self.bar = ProgressBar(self.engine.console, self.total, self.state.step, is_main())
         try:
             with self.engine.watchdog.watching(self.state.step):
-                self._run()
+                try:
+                    self._run()
+                except Interrupted:
+                    self._stop(self.engine.interruption.name())
                 self.engine.store.wait()
-        except Interrupted:
-            self._stop(self.engine.interruption.name())
         finally:
             self.bar.close()
             if self.log is not None:
@@ -179,11 +180,10 @@ class Training:
     def _stop(self, signal: str) -> NoReturn:
         """End the run so that it can go on: everything saved."""
         logger.info("stopping after step %d because of %s", self.state.step, signal)
-        with self.engine.watchdog.watching(self.state.step):
-            if self.saved < self.state.step:
-                self.faults.settle(self.state, self.engine.device)
-                self._save()
-            self.engine.store.wait()
+        if self.saved < self.state.step:
+            self.faults.settle(self.state, self.engine.device)
+            self._save()
+        self.engine.store.wait()
         good = self.engine.store.last_good
         raise Requeue(
             f"Stopped by {signal} after step {self.state.step} of {self.total}; the checkpoint of step {good} is good. "

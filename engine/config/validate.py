@@ -1,6 +1,7 @@
 """Check everything that a config points at, without training: files, shards, tokenizer, checkpoint, batch arithmetic."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
     run(lambda: _model(config, model))
     if model:
         run(lambda: _weights(config, model[0]))
+    run(lambda: _engine(config, world))
     tokenizers: list[PreTrainedTokenizerBase] = []
     run(lambda: _tokenizer(config, tokenizers))
     if tokenizers:
@@ -75,6 +77,14 @@ def _model(config: RunConfig, built: list[VisionLanguageModel]) -> Iterator[str]
     parameters = sum(parameter.numel() for parameter in built[0].parameters())
     grid = f"{vision.grid} x {vision.grid}"
     yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(heads)}"
+
+
+def _engine(config: RunConfig, world: int) -> Iterator[str]:
+    settings = config.engine
+    if settings.strategy == "deepspeed" and find_spec("deepspeed") is None:
+        raise UserError('engine.strategy is deepspeed, but the package is not installed: pip install "multigrain[deepspeed]".')
+    name = f"deepspeed, ZeRO stage {settings.zero_stage}" if settings.strategy == "deepspeed" else settings.strategy
+    yield f"engine: {name} on {world} rank{'s' if world > 1 else ''}, {settings.precision}, {settings.accumulation} micro-batches a step"
 
 
 def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:

@@ -73,7 +73,12 @@ class Strategy:
         return self.accelerator.device
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
-        """Take a task with its starting weights, and an optimizer over its parameters with the names of its groups; all ranks together."""
+        """Take a task with its starting weights, still on the CPU, and an optimizer over its parameters; all ranks together.
+
+        Args:
+            task: moved to the device.
+            optimizer: each of its groups has the names of its parameters under "names".
+        """
         raise NotImplementedError
 
     def unsynchronised(self) -> AbstractContextManager[None]:

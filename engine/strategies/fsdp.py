@@ -40,7 +40,8 @@ class FullySharded(Strategy):
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
-        self.plain = copy.deepcopy(task.model).cpu()  # a shell for `whole_model`
+        self.plain = copy.deepcopy(task.model)  # a shell for `whole_model`, on the CPU
+        task.to(self.device)
         self._treat_blocks(task.model)
         self.scalars = lengthen_scalars(task.model, optimizer)
         self.plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in task.model.blocks()})

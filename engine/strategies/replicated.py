@@ -28,7 +28,7 @@ class Replicated(Strategy):
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
-        self.task, self.optimizer = task, optimizer
+        self.task, self.optimizer = task.to(self.device), optimizer
         self._treat_blocks(task.model)
         self.wrapped = self.accelerator.prepare_model(task)
 

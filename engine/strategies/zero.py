@@ -43,7 +43,8 @@ class Zero(Strategy):
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
-        self.plain = copy.deepcopy(task.model).cpu() if self.stage == 3 else None  # a shell for `whole_model`
+        self.plain = copy.deepcopy(task.model) if self.stage == 3 else None  # a shell for `whole_model`, on the CPU
+        task.to(self.device)
         self.task = task
         self._treat_blocks(task.model)
         self.scalars = lengthen_scalars(task.model, optimizer)
