@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -148,8 +148,3 @@ def join_group(timeout: timedelta | None) -> None:
         dist.init_process_group(backend, timeout=timeout)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def sizes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
-    """Bytes of full tensors by name."""
-    return {name: tensor.numel() * tensor.element_size() for name, tensor in tensors}

@@ -17,15 +17,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from engine.config.schema import EngineSettings
-from engine.optimizer import load_optimizer_tensors, optimizer_tensors
-from engine.strategies.base import DEPRECATED, Owner, Snapshot, Strategy, join_group, sizes
-from engine.strategies.guarded import guarded_step
-from engine.strategies.scalars import lengthen_scalars, to_cpu
+from engine.optimizer import load_optimizer_tensors
+from engine.strategies.base import DEPRECATED, join_group
+from engine.strategies.native import Native
+from engine.strategies.scalars import lengthen_scalars
 from models.tasks.base import Task
 from models.vlm import VisionLanguageModel
 
 
-class FullySharded(Strategy):
+class FullySharded(Native):
     """FSDP2, a unit for each transformer block and one for the rest."""
 
     def __init__(self, settings: EngineSettings, clip_norm: float | None, timeout: timedelta | None) -> None:
@@ -51,34 +51,8 @@ class FullySharded(Strategy):
         for layer in task.model.fusion.blocks():
             register_fsdp_forward_method(layer, "project")  # called from outside of the layer's forward
 
-    def update(self) -> Tensor:
-        """See `Strategy`."""
-        norm = torch.nn.utils.clip_grad_norm_(self.wrapped.parameters(), self.clip_norm)
-        norm = _whole(norm)
-        guarded_step(self.optimizer, norm)
-        return norm
-
-    @torch.no_grad()
-    def keep_in_range(self) -> None:
-        """See `Strategy`."""
-        for name, (low, high) in self.task.bounds().items():
-            self.task.get_parameter(name).clamp_(low, high)
-
-    def snapshot(self, model_owner: Owner, optimizer_owner: Owner | None) -> Snapshot:
-        """See `Strategy`."""
-        state = self.task.model.state_dict()
-        moments = optimizer_tensors(self.optimizer) if optimizer_owner is not None else {}
-        kept = optimizer_owner(sizes(moments.items())) if optimizer_owner is not None else ()
-        return Snapshot(self._gathered(state, model_owner(sizes(state.items()))), self._gathered(moments, kept))
-
-    def _gathered(self, tensors: Mapping[str, Tensor], kept: object) -> dict[str, Tensor]:
-        names = set(kept)  # pyright: ignore[reportArgumentType]
-        found = {}
-        for name, tensor in tensors.items():  # all ranks gather all tensors in one order, and keep their own
-            whole = _whole(tensor.detach())
-            if name in names:
-                found[name] = to_cpu(name, whole, self.scalars)
-        return found
+    def _whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     @torch.no_grad()
     def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
@@ -98,10 +72,10 @@ class FullySharded(Strategy):
     @contextmanager
     def whole_model(self) -> Iterator[VisionLanguageModel]:
         """See `Strategy`."""
-        whole = {name: _whole(tensor.detach()) for name, tensor in self.task.model.state_dict().items()}
-        plain = self.plain.to(self.device)
-        plain.load_state_dict({name: tensor.reshape(()) if name in self.scalars else tensor for name, tensor in whole.items()})
-        del whole
+        plain, state = self.plain.to(self.device), self.task.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in plain.state_dict().items():  # one at a time: no second whole model in memory
+                tensor.copy_(self._whole(state[name]).reshape(tensor.shape))
         try:
             yield plain.eval()
         finally:
@@ -117,10 +91,6 @@ def _switch_on(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin)
         plugin.set_mixed_precision(accelerator.mixed_precision)
     accelerator.state._shared_state["fsdp_plugin"] = plugin
     accelerator.state._shared_state["distributed_type"] = DistributedType.FSDP
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _placed(tensor: Tensor, like: Tensor) -> Tensor:
