@@ -130,7 +130,7 @@ def _caption_outputs(stream: Stream, seen: Seen, split: bool) -> dict[str, Tenso
 def _parallel_outputs(stream: Stream, seen: Seen, split: bool) -> dict[str, Tensor]:
     """Text states, features, fused states and logits of parallel text."""
     batch = stream.batch
-    states = seen["encode_text"][-1].split(len(batch["text_ids"]))  # all padded to the longest
+    states = seen["encode_text"][0].split(len(batch["text_ids"]))  # all padded to the longest
     lengths = [batch[name].shape[1] for name in ("text_ids", "text_ids_2", "text_ids")]
     outputs = {f"text_embeds.{index}": rows[:, :length] for index, (rows, length) in enumerate(zip(states, lengths, strict=False))}
     outputs["text_embeds"] = outputs.pop("text_embeds.0")

@@ -1,6 +1,7 @@
 """A run small enough for a test: 24 scenes, a model of a few thousand parameters, one step in a blink."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,15 @@ def run(task: str, config: Path, output: Path, *more: str) -> subprocess.Complet
 def saved(output: Path, step: int, kind: str) -> SavedTensors:
     """The tensors of a checkpoint, "model" or "optimizer", whichever ranks wrote them."""
     return SavedTensors((output / "checkpoints" / f"step-{step:08d}").glob(f"{kind}*.safetensors"))
+
+
+def forget_after(output: Path, step: int) -> None:
+    """Take away all that a run saved after a step, as if it had been killed then."""
+    folder = output / "checkpoints"
+    for later in folder.glob("step-*"):
+        if int(later.name.removeprefix("step-")) > step:
+            shutil.rmtree(later)
+    (folder / "latest").write_text(f"step-{step:08d}")
 
 
 TIMES = ("kind", "time", "samples_per_second", "seconds_per_step", "data_wait_share")
