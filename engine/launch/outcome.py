@@ -1,6 +1,7 @@
 """Ways out of a process: its exit code, its last line, and what it leaves behind for its launcher.
 
-0 done, 1 crash, 2 bad input (one line on stderr), 75 asked to stop, saved, start me again, 128 + n killed by signal n (130: Ctrl-C).
+0 done, 1 crash, 2 bad input (one line on stderr), 75 asked to stop, saved, start me again, 124 no progress (see
+`engine.watchdog_traces`), 128 + n killed by signal n (130: Ctrl-C).
 """
 
 import json

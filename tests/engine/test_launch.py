@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from tests.support.launching import fake_task, start_launcher, wait_until
+from processes import wait_until
+from tests.support.launching import fake_task, start_launcher
 
 PROCESSES = [[], ["--nproc", "2"]]
 

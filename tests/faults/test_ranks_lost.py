@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 
+from processes import wait_until
 from small_run import ROOT, command, curve, pretrain_settings, run, saved, write_config
-from tests.support.launching import wait_until
 
 STEPS = 8
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from processes import wait_until
 from small_run import ROOT, command, curve, pretrain_settings, run, write_config
-from tests.support.launching import wait_until
 
 HOST, OTHER, PORT = "10.211.47.1", "10.211.47.2", 29531
 STEPS = 8

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from engine.launch import Entry
@@ -72,11 +70,3 @@ def start_launcher(tasks: dict[str, Entry], command: list[str], stderr: int = su
     root = Path(__file__).parents[2]
     words = [sys.executable, "-c", LAUNCHER, str(tasks["pretrain"].script), *command]
     return subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True)
-
-
-def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
-    """Poll, and fail when it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

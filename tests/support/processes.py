@@ -42,12 +42,12 @@ def _environment(pid: int) -> dict[str, str]:
         return {}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, log: Path) -> None:
-    """Poll until something is so; the log is shown where it never is."""
+def wait_until(condition: Callable[[], bool], seconds: float = 60, log: Path | None = None) -> None:
+    """Poll until something is so; a log is shown where it never is."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+        assert time.monotonic() < deadline, "it did not happen in time" if log is None else log.read_text()
+        time.sleep(0.02)
 
 
 def logged(output: Path, step: int) -> Callable[[], bool]:
