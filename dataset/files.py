@@ -47,6 +47,7 @@ def expand_patterns(patterns: str | Sequence[str | DataFile], storage: Storage |
         for alternative in alternatives:
             paths = _remote_matches(alternative, storage or Storage()) if protocol_of(alternative) else _matches(alternative)
             if not paths:
+                alternative, pattern = (str(RemoteFile(text)) if protocol_of(text) else text for text in (alternative, pattern))
                 origin = "" if alternative == pattern else f" (from {pattern})"
                 raise UserError(f"{alternative}: no such file{origin}; make it or correct the path in the configuration")
             found.update(dict.fromkeys(paths))

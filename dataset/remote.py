@@ -134,8 +134,13 @@ def _errors_as_oserror() -> Iterator[None]:
         raise
     except Exception as error:
         refused = getattr(error, "status", None) in (401, 403)
-        text = str(error) or type(error).__name__
+        text = _without_secrets(str(error)) or type(error).__name__
         raise (PermissionError(errno.EACCES, text) if refused else OSError(errno.EIO, text)) from error
+
+
+def _without_secrets(text: str) -> str:
+    """An error's text without what URLs in it carry: signatures behind a question mark, and passwords."""
+    return re.sub(r"(\w+://)[^/@\s'\"]*@", r"\1", re.sub(r"(\w+://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text))
 
 
 def measured(file: RemoteFile) -> RemoteFile:

@@ -189,4 +189,5 @@ def _open_whole(path: Path, size: int | None) -> int | None:
 def mark_used(descriptor: int) -> None:
     """Make this moment a copy's last use; the clock of the file system itself is too coarse to tell uses apart."""
     now = time.time_ns()
-    os.utime(descriptor, ns=(now, now))
+    with suppress(PermissionError):  # a copy of another user's: readable, and that is what matters
+        os.utime(descriptor, ns=(now, now))

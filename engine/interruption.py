@@ -8,6 +8,7 @@ next exchange of results tells those who had finished theirs.
 import signal
 import threading
 import time
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -38,13 +39,14 @@ class Interruption:
 
     Args:
         board: shared by all ranks.
+        timeout: of the agreement between two steps; None: the library's own.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, timeout: timedelta | None = None) -> None:
         self.board = board
         self.received = 0
         """Number of the signal that this rank got; 0: none."""
-        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if world_size() > 1 else None
         self._pending: tuple[dist.Work, Tensor] | None = None
         self._looked = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -57,9 +59,9 @@ class Interruption:
             self._before[number] = signal.signal(number, self._mark)
 
     def close(self) -> None:
-        """Give the signals back."""
+        """Give the signals back; but a late SIGUSR1, whose default is to kill, must not undo a run that is finished."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if number == signal.SIGTERM else signal.SIG_IGN)
         self._before.clear()
 
     def _mark(self, number: int, frame: FrameType | None) -> None:

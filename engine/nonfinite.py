@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from dataset.batches import MixedBatches
 logger = logging.getLogger(__name__)
 
 FOLDER = "nonfinite"  # in the folder of a run
+WHOLE_BATCHES = 20
+"""Bad steps of a start whose batches are written whole; of later ones, the names of the records."""
 DELAY = 2
 """Steps after which the host reads what became of one; the device is done with it by then."""
 
@@ -75,6 +78,7 @@ class NonfiniteSteps:
         self.in_a_row: list[int] = []
         self.count = 0
         """Bad steps since the last `take_count`."""
+        self.written = 0
         self._notes: deque[_Note] = deque()
 
     def note(self, step: int, numbers: dict[str, Tensor]) -> None:
@@ -119,15 +123,17 @@ class NonfiniteSteps:
         """The step's batch on this rank, made again from the data, and what is known about it. A full disk must not end the run."""
         try:
             self.folder.mkdir(exist_ok=True)
+            self.written += 1
             for micro in range(self.accumulation):
                 name = f"step-{step:08d}-rank-{rank():05d}" + (f"-micro-{micro}" if self.accumulation > 1 else "")
                 streams = self.batches[(step - 1) * self.accumulation + micro]
-                tensors = {f"{stream}.{key}": tensor for stream, batch in streams.items() for key, tensor in batch.tensors.items()}
-                save_file(tensors, self.folder / f"{name}.safetensors")
+                if self.written <= WHOLE_BATCHES:
+                    tensors = {f"{stream}.{key}": tensor for stream, batch in streams.items() for key, tensor in batch.tensors.items()}
+                    save_file(tensors, self.folder / f"{name}.safetensors")
                 records = {stream: list(batch.keys) for stream, batch in streams.items()}
                 replace_file(
                     self.folder / f"{name}.json",
                     json.dumps({"step": step, "rank": rank(), "numbers": values, "records": records, **self.about}, indent=1),
                 )
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             logger.warning("the batch of step %d could not be written down: %s", step, error)

@@ -46,7 +46,6 @@ FREE = (
     "engine.zero_stage",
     "engine.activation_checkpointing",
     "engine.compile",
-    "engine.accumulation",
     "engine.max_nonfinite",
     "engine.workers",
     "engine.log_every",
@@ -75,12 +74,18 @@ def refuse_other_run(output_dir: Path, config: RunConfig) -> None:
     now = dict(_leaves(config_values(config)))
     for key in (*now, *(key for key in before if key not in now)):
         same = key in before and key in now and before[key] == now[key]
-        if not same and not any(key == free or key.startswith(f"{free}.") for free in FREE):
+        if not same and not any(key == free or key.startswith(f"{free}.") for free in free_settings(config)):
             old, new = (describe(values[key]) if key in values else "not set" for values in (before, now))
             raise UserError(
                 f"--output_dir {output_dir}: holds a run with other settings, first {key}: {old} there, {new} here. "
                 "Choose another folder, or give the same settings to continue that run."
             )
+
+
+def free_settings(config: RunConfig) -> tuple[str, ...]:
+    """`FREE`; accumulation as well, where losses do not depend on it."""
+    exact = config.gradient_mode == "exact" and config.engine.accumulate_contrast == "batch"
+    return (*FREE, "engine.accumulation") if exact else FREE
 
 
 def record_run(output_dir: Path, loaded: LoadedConfig) -> None:

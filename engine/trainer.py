@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -41,11 +40,10 @@ class Engine:
             torch.set_num_threads(config.engine.threads)
         record_collectives(output_dir)
         limits = Limits.of(config.engine)
-        timeout = None if limits.collective is None else timedelta(seconds=limits.collective)
-        self.strategy = build_strategy(config.engine, config.optimizer.clip_norm, timeout)
+        self.strategy = build_strategy(config.engine, config.optimizer.clip_norm, limits.collective)
         self.console = set_up_logging(output_dir, is_main())
         board = open_board()
-        self.interruption = Interruption(board)
+        self.interruption = Interruption(board, limits.collective)
         self.interruption.listen()
         self.store = CheckpointStore(output_dir / CHECKPOINTS, config.engine.keep_checkpoints, board)
         self.watchdog = Watchdog(board, rank(), world_size(), limits, output_dir / LOGS)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ START_FACTOR = 3
 """Until the first step is finished everything may take so many times longer: models are compiled and caches filled."""
 MARGIN = 120.0
 """Seconds by which a collective's own time-out comes after the watchdog's, which says more."""
+NEVER = timedelta(days=365)
+"""A time-out for those who want none: without one torch takes ten minutes or thirty."""
 STANDSTILL = 30.0
 """Seconds by which the thread wakes too late when the process itself was stopped: a suspended machine, a job that was paused."""
 END, VERDICT = "watchdog/end", "watchdog/verdict"
@@ -58,9 +61,9 @@ class Limits:
         return min(5.0, (self.shortest or 80.0) / 16)
 
     @property
-    def collective(self) -> float | None:
+    def collective(self) -> timedelta:
         """Time-out of collectives. It takes over where no watchdog is left to end the run, so it comes after each of theirs."""
-        return None if self.timeout is None else self.timeout * START_FACTOR + MARGIN
+        return NEVER if self.timeout is None else timedelta(seconds=self.timeout * START_FACTOR + MARGIN)
 
 
 class Watchdog:
@@ -277,7 +280,7 @@ class Watchdog:
             before, since = self._heard.get(rank, (None, now))
             moved = beat is not None and before is not None and beat.count != before.count
             self._heard[rank] = (beat, now if moved or (before is None and beat is not None) else since)
-            if rank < self.rank and moved:
+            if rank < self.rank and beat is not None and (moved or before is None):  # one seen for the first time may be alive
                 return
 
     def _silent(self, rank: int, now: float) -> bool:

@@ -8,12 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed as dist
-from accelerate.utils import InitProcessGroupKwargs
 
 from engine.launch.outcome import ERROR_FILE
 
@@ -25,11 +23,6 @@ EXIT_STALLED = 124
 """Exit code of a process that its watchdog ended, as that of the command `timeout`."""
 RECORDED = 2000
 """Collectives that the flight recorder remembers."""
-
-
-def process_group_timeout(seconds: float | None) -> list[InitProcessGroupKwargs]:
-    """What to hand to Accelerate so that a collective gives up after some time; nothing for None, which leaves torch's own choice."""
-    return [] if seconds is None else [InitProcessGroupKwargs(timeout=timedelta(seconds=seconds))]
 
 
 def record_collectives(output_dir: Path) -> None:

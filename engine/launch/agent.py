@@ -15,11 +15,11 @@ from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElas
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from engine.launch.blame import Blame, Kind, blame_of, first
+from engine.launch.blame import Blame, Kind, blame_of, first, without_helped
 from engine.launch.entry import Start, environment
 from engine.launch.logs import RankLogs
 from engine.launch.meeting import EndedElsewhere, LaunchError, Meeting
-from engine.launch.network import Route, find_route
+from engine.launch.network import Route, find_route, interface_settings
 from engine.launch.outcome import LAUNCHER, REQUEUE, say
 from engine.launch.plan import Plan
 from engine.launch.stopping import AGENTS, Stopped, StopRequests
@@ -70,7 +70,8 @@ class Agent(LocalElasticAgent):
         self._logs.close()
         self._failures += 1
         attempts = self.get_worker_group().spec.max_restarts + 1
-        blame = first(blame_of(rank, failure, self._meeting.node, self._logs.files) for rank, failure in failures.items())
+        blames = [blame_of(rank, failure, self._meeting.node, self._logs.files) for rank, failure in failures.items()]
+        blame = first(without_helped(blames))
         if self._stop.requested is not None or blame.kind == Kind.BAD_INPUT or self._failures >= attempts:
             raise Failed(blame)
         say(f"{blame.line()}. Attempt {self._failures} of {attempts}: starting again from the latest checkpoint.")
@@ -135,6 +136,7 @@ def _run(script: Path, start: Start, plan: Plan, meeting: Meeting, logs: RankLog
     except Failed as error:
         asked = stop.requested is not None and error.blame.code == 128 + stop.requested  # before it could answer signals
         if asked or (logs.stopped() and error.blame.kind >= Kind.LOST_PEER):
+            meeting.settle(Blame(Kind.OWN, "asked to stop", REQUEUE, node=meeting.node))  # others may still wait for this node to begin
             return REQUEUE
         blame = meeting.settle(error.blame)
         if blame.traceback and blame == error.blame and blame.rank != 0:
@@ -156,16 +158,20 @@ def _run(script: Path, start: Start, plan: Plan, meeting: Meeting, logs: RankLog
 
 def _settings(plan: Plan, route: Route | None) -> dict[str, str]:
     """Environment of the agent and its processes, where the user has not set it otherwise."""
-    settings = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // plan.processes, 1))}
-    if route is not None and route.interface is not None:
-        settings |= {"GLOO_SOCKET_IFNAME": route.interface, "NCCL_SOCKET_IFNAME": route.interface}
+    settings = {"OMP_NUM_THREADS": str(max(_cpus() // plan.processes, 1))} | interface_settings(route)
     settings = {name: os.environ.get(name, value) for name, value in settings.items()}
     return settings | {
         LAUNCHER: str(os.getpid()),
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(number.name for number in AGENTS),
+        # what was ignored before stays ignored: under nohup a terminal that closes must not end the run
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(number.name for number in AGENTS if signal.getsignal(number) is not signal.SIG_IGN),
         # `Meeting` opens a store for every attempt; torch's own is announced once, and a node that comes later would wait for it
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
+
+
+def _cpus() -> int:
+    """Processors that this process may use: a share of a node has fewer than the node."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_before(start: Start) -> None:

@@ -3,8 +3,8 @@
 import json
 import re
 import signal
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -19,6 +19,9 @@ _LOST_PEER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """As gloo, NCCL and torch's store put it; a data source that resets a connection raises other errors."""
+
+PATIENCE = 25.0
+"""Seconds after the first failure from which on a SIGKILL is the agent's own: it gives processes 30 to end by themselves."""
 
 
 class Kind(IntEnum):
@@ -73,6 +76,13 @@ class Blame:
 def first(blames: Iterable[Blame]) -> Blame:
     """The one that explains the others."""
     return min(blames, key=lambda blame: (blame.kind, blame.at, -1 if blame.rank is None else blame.rank))
+
+
+def without_helped(blames: Sequence[Blame]) -> list[Blame]:
+    """The same, where processes that the launcher had to kill, because they did not heed its SIGTERM, count as terminated by it."""
+    begun = min(blame.at for blame in blames)
+    killed = 128 + signal.SIGKILL
+    return [replace(blame, kind=Kind.TERMINATED) if blame.code == killed and blame.at >= begun + PATIENCE else blame for blame in blames]
 
 
 def blame_of(rank: int, failure: ProcessFailure, node: str, logs: Mapping[int, Path]) -> Blame:

@@ -20,6 +20,8 @@ from engine.launch.outcome import ERROR_FILE, OUTCOME_FILE
 
 LOGS = "logs"
 KEPT_STARTS = 10
+_START = re.compile(r"\d{8}-\d{6}")
+"""Names of the folders of starts; the watchdog's files lie beside them."""
 _TROUBLE = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error|Exception)\b|\w+Warning: ")
 """A log line above INFO, a Python warning, or the last line of a traceback."""
 
@@ -90,7 +92,8 @@ class RankLogs(LogsSpecs):
         except OSError as error:
             raise UserError(f"{folder}: cannot be made: {error.strerror}.") from error
         if prune:
-            for old in sorted(self._root.iterdir(), reverse=True)[KEPT_STARTS:]:
+            starts = [entry for entry in self._root.iterdir() if _START.fullmatch(entry.name)]  # others write here too
+            for old in sorted(starts, reverse=True)[KEPT_STARTS:]:
                 shutil.rmtree(old, ignore_errors=True)
         return folder
 

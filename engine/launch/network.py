@@ -65,6 +65,13 @@ def find_route(endpoint: Endpoint) -> Route:
     return Route(hosts, endpoint.host if hosts else mine, _interface(endpoint.host, mine))
 
 
+def interface_settings(route: Route | None) -> dict[str, str]:
+    """Environment by which gloo and NCCL take the interface of a route."""
+    if route is None or route.interface is None:
+        return {}
+    return {"GLOO_SOCKET_IFNAME": route.interface, "NCCL_SOCKET_IFNAME": f"={route.interface}"}  # NCCL takes names as beginnings otherwise
+
+
 def _is_mine(family: int, address: str) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

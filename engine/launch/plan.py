@@ -3,11 +3,12 @@
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from common.errors import UserError
 from engine.launch.entry import environment
-from engine.launch.network import Endpoint, parse_endpoint
+from engine.launch.network import Endpoint, find_route, interface_settings, parse_endpoint
 from engine.launch.slurm import Step, find_step
 
 TIMEOUT, GRACE = 600.0, 600.0
@@ -101,9 +102,13 @@ def _one_rank(step: Step, options: Namespace) -> Plan:
         if getattr(options, name):
             raise UserError(
                 f"--{name.replace('_', '-')}: srun has started a process for every rank, and this one has nothing to start. "
-                "Use srun with --ntasks-per-node=1."
+                "Use srun with --ntasks-per-node=1, or --nnodes 1 to leave the other tasks alone."
             )
-    return Plan(rank=step.rank_environment())
+    interfaces: dict[str, str] = {}
+    if step.nodes > 1:
+        with suppress(UserError):  # where the way cannot be told, torch looks for it
+            interfaces = interface_settings(find_route(step.endpoint))
+    return Plan(rank={name: os.environ.get(name, value) for name, value in interfaces.items()} | step.rank_environment())
 
 
 def _processes(given: int | None, step: Step | None, several_nodes: bool) -> int:

@@ -25,14 +25,15 @@ _TEMPLATE = """\
 cd {folder} || exit 1
 
 # The same command on every node: it takes nodes, addresses and GPUs from the environment that srun sets.
-# SIGTERM, which SLURM sends when it takes the nodes away, is answered by the run; this shell waits for it.
+# Signals are answered by the run, on all nodes together: srun must not end the other nodes when the first is done, and this shell waits.
 trap ':' TERM USR1
-srun --cpus-per-task="${{SLURM_CPUS_PER_TASK:-1}}" \\
+srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task="${{SLURM_CPUS_PER_TASK:-1}}" \\
   {command}
 code=$?
 
-# {requeue}: the run was asked to stop and has saved a checkpoint. The next start continues from it.
-if [ "$code" -eq {requeue} ]; then
+# {requeue}: the run was asked to stop and has saved a checkpoint. The next start continues from it. A job that somebody cancels, or that
+# SLURM itself takes down to queue it again, is not running any more by now and is left alone.
+if [ "$code" -eq {requeue} ] && [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -1,8 +1,10 @@
 """How a launcher stops: SIGTERM and SIGUSR1 are handed to its processes, which save and end by themselves."""
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
@@ -15,6 +17,9 @@ from engine.launch.outcome import say
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 AGENTS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """What torch's agent goes on handling: it ends the processes with the same signal."""
+
+TOGETHER = 3.0
+"""Seconds within which several SIGTERM are one: SLURM sends two in a row at a job's end, and a `kill` may reach a process twice."""
 
 
 class Stopped(Exception):
@@ -34,7 +39,7 @@ class StopRequests:
         self.idle = False
         """Set where no process runs and the launcher waits for something else, such as other nodes."""
         self.pids: Callable[[], Iterable[int]] = tuple
-        self._terms = 0
+        self._terms, self._last_term = 0, -math.inf
         self._expired = False
         self._timer: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -69,7 +74,9 @@ class StopRequests:
                     os.kill(pid, self.requested)  # not its group: a loader's processes are its own affair
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        self._terms += number == signal.SIGTERM
+        now = time.monotonic()
+        if number == signal.SIGTERM and now - self._last_term > TOGETHER:
+            self._terms, self._last_term = self._terms + 1, now
         if self._expired or self._terms > 1:
             self._end_hard()
         if self.requested is None:
@@ -79,7 +86,8 @@ class StopRequests:
         self.requested = signal.Signals(number)
         if self.idle:
             raise Stopped
-        say(f"{self.requested.name}: the processes save and stop, within {self.grace:g} s; SIGTERM once more ends them at once.")
+        ends = f"SIGTERM once more, after {TOGETHER:g} s, ends them at once"
+        say(f"{self.requested.name}: the processes save and stop, within {self.grace:g} s; {ends}.")
         self.forward()
 
     def _expire(self) -> None:

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from engine.cli import main
+from engine.launch.stopping import TOGETHER
 from processes import wait_until
 from tests.support.launching import fake_task, start_launcher
 
@@ -177,6 +179,9 @@ def test_second_sigterm_ends_processes_that_do_not_answer(tmp_path: Path) -> Non
     launcher.send_signal(signal.SIGTERM)
     assert launcher.stderr is not None
     assert "SIGTERM once more" in launcher.stderr.readline()
+    assert len(alive(tmp_path)) == 2
+    launcher.send_signal(signal.SIGTERM)  # together with the first: SLURM sends two
+    time.sleep(TOGETHER + 0.5)
     assert len(alive(tmp_path)) == 2
     launcher.send_signal(signal.SIGTERM)
     launcher.communicate(timeout=60)

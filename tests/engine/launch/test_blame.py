@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from engine.launch.blame import Blame, Kind, blame_of, first
+from engine.launch.blame import PATIENCE, Blame, Kind, blame_of, first, without_helped
 
 LOST = "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:2207"
 
@@ -55,3 +55,11 @@ def test_killed_loader_process_is_told_as_it_is_but_may_be_tried_again(tmp_path:
     killed = failure(tmp_path, 1, 1, message="a loader process of rank 1 was killed", timestamp=200.0, user_error=True)
     assert killed.kind == Kind.OWN
     assert "a loader process of rank 1 was killed" in killed.line()
+
+
+def test_rank_that_the_launcher_had_to_kill_is_not_said_to_be_out_of_memory() -> None:
+    lost = Blame(Kind.LOST_PEER, "RuntimeError: connection closed", 1, at=100.0, rank=0)
+    helped = Blame(Kind.OWN, "killed by signal 9", 128 + signal.SIGKILL, at=100.0 + PATIENCE + 5, rank=1)
+    own = Blame(Kind.OWN, "killed by signal 9", 128 + signal.SIGKILL, at=101.0, rank=2)
+    assert first(without_helped([lost, helped])) == lost
+    assert first(without_helped([lost, helped, own])) == own

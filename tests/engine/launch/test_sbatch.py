@@ -17,6 +17,9 @@ import json, pathlib, sys
 pathlib.Path("srun.json").write_text(json.dumps(sys.argv[1:]))
 sys.exit({code})
 """
+SQUEUE = """#!/bin/sh
+echo {state}
+"""
 SCONTROL = """#!/bin/sh
 echo "$@" > scontrol.txt
 """
@@ -38,10 +41,11 @@ def write(folder: Path, *more: str) -> Path:
     return file
 
 
-def execute(file: Path, code: int) -> subprocess.CompletedProcess[str]:
+def execute(file: Path, code: int, state: str = "RUNNING") -> subprocess.CompletedProcess[str]:
     tools = file.parent / "bin"
     tools.mkdir()
-    for name, text in (("srun", SRUN.format(python=sys.executable, code=code)), ("scontrol", SCONTROL)):
+    srun, squeue = SRUN.format(python=sys.executable, code=code), SQUEUE.format(state=state)
+    for name, text in (("srun", srun), ("scontrol", SCONTROL), ("squeue", squeue)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_CPUS_PER_TASK": "64"}
@@ -74,10 +78,15 @@ def test_run_that_asks_for_it_is_put_back_in_the_queue(folder: Path) -> None:
     assert done.returncode == 75, done.stderr
     assert (folder / "scontrol.txt").read_text() == "requeue 77\n"
     words = json.loads((folder / "srun.json").read_text())
-    assert words[:2] == ["--cpus-per-task=64", sys.executable]
+    assert words[:4] == ["--kill-on-bad-exit=0", "--wait=0", "--cpus-per-task=64", sys.executable]
     assert shlex.join(words[-8:]) == shlex.join(
         ["--output_dir", f"{folder}/out", "--set", "streams.images.shards=/data/a b/*.tar", "--set", "seed=3", "--nproc", "8"]
     )
+
+
+def test_job_that_somebody_cancels_stays_cancelled(folder: Path) -> None:
+    assert execute(write(folder), 75, "COMPLETING").returncode == 75
+    assert not (folder / "scontrol.txt").exists()
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 137])
