@@ -43,7 +43,8 @@ class Zero(Strategy):
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
-        self.plain = copy.deepcopy(task.model) if self.stage == 3 else None  # a shell for `whole_model`, on the CPU
+        # a shell for `whole_model`, on the CPU, where the model that trains is in parts or in bf16
+        self.plain = copy.deepcopy(task.model) if self.stage == 3 or self.settings.precision == "bf16" else None
         task.to(self.device)
         self.task = task
         self._treat_blocks(task.model)
@@ -79,21 +80,28 @@ class Zero(Strategy):
         """See `Strategy`."""
         for full_name, (low, high) in self.task.bounds().items():
             name = full_name.removeprefix("model.")
-            with self._gathered([self.parameters[name]]):
-                value = self.parameters[name].data.clamp(low, high)
-            self._set(name, value)
+            self._set(name, self._full(self.parameters[name]).clamp(low, high))
 
     @torch.no_grad()
     def snapshot(self, model_owner: Owner, optimizer_owner: Owner | None) -> Snapshot:
         """See `Strategy`."""
-        shapes = self._shapes()
-        kept = set(model_owner({name: 4 * numel for name, numel in shapes.items()}))
+        kept = set(model_owner({name: 4 * numel for name, numel in self._shapes().items()}))
         model: Tensors = {}
         for name, tensor in self.task.model.state_dict(keep_vars=True).items():
-            with self._gathered([tensor]):
-                if name in kept:
-                    model[name] = to_cpu(name, tensor, self.scalars)
+            whole = self._full(tensor)  # all ranks gather all tensors in one order, and keep their own
+            if name in kept:
+                model[name] = to_cpu(name, whole, self.scalars)
         return Snapshot(model, {} if optimizer_owner is None else self._moments(optimizer_owner))
+
+    def _full(self, tensor: Tensor) -> Tensor:
+        """A full tensor of the model, in float32 what is trained; all ranks together. What computes may be a copy in bf16."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        trained = safe_get_full_fp32_param(tensor) if tensor.requires_grad else None
+        if trained is not None:
+            return trained
+        with self._gathered([tensor]):
+            return tensor.detach().clone()
 
     def _shapes(self) -> dict[str, int]:
         """Elements of every full tensor of the model."""
@@ -193,8 +201,7 @@ class Zero(Strategy):
         plain, state = self.plain.to(self.device), self.task.model.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, tensor in plain.state_dict().items():
-                with self._gathered([state[name]]):
-                    tensor.copy_(state[name].reshape(tensor.shape))
+                tensor.copy_(self._full(state[name]).reshape(tensor.shape))
         try:
             yield plain.eval()
         finally:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from small_run import curve, forget_after, pretrain_settings, run, saved, write_config
 
@@ -88,3 +89,19 @@ def test_compiled_blocks_give_the_same_losses(alone: Path, tmp_path: Path) -> No
     done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", "engine.compile=true")
     assert done.returncode == 0, done.stderr
     compare(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "zero2"])
+def test_in_bf16_the_weights_that_are_trained_and_saved_stay_in_float32(alone: Path, tmp_path: Path, strategy: str) -> None:
+    sets = (*STRATEGIES[strategy], "engine.precision=bf16")
+    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--nproc", "2", "--set", *sets)
+    assert done.returncode == 0, done.stderr
+    expected, found = curve(alone), curve(tmp_path / "run")
+    for step, numbers in expected.items():
+        assert found[step]["loss"] == pytest.approx(numbers["loss"], rel=0.02), f"step {step}"
+    weights = saved(tmp_path / "run", STEPS, "model")
+    floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+    assert all(tensor.dtype == torch.float32 for tensor in floats)
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in floats)  # not rounded on the way
+    assert set(curve(tmp_path / "run", "validation")) == {STEPS}
