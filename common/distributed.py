@@ -88,12 +88,15 @@ class RingShift:
         return self.incoming
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """One Python object of every rank, in rank order, on every rank. For evaluation results, not for the hot loop."""
+def gather_objects(value: Any, group: Any = None) -> list[Any]:
+    """One Python object of every rank, in rank order, on every rank; over a process group of all ranks, by default the usual one.
+
+    For evaluation results, not for the hot loop.
+    """
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group)
     return values
 
 

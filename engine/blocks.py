@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+import torch._dynamo.config as dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,7 +16,12 @@ def recompute_blocks(blocks: list[nn.Module]) -> None:
 
 
 def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compile each block by itself: blocks of one kind share their code, and what surrounds them may do what compilers cannot."""
+    """Compile each block by itself: blocks of one kind share their code, and what surrounds them may do what compilers cannot.
+
+    Blocks that share code still differ, in their rate of stochastic depth for one, and the compiler gives up after a number of versions.
+    """
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 8 * len(blocks))
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 32 * len(blocks))
     for block in blocks:
         block.compile()
 

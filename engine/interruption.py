@@ -61,7 +61,7 @@ class Interruption:
     def close(self) -> None:
         """Give the signals back; but a late SIGUSR1, whose default is to kill, must not undo a run that is finished."""
         for number, handler in self._before.items():
-            signal.signal(number, handler if number == signal.SIGTERM else signal.SIG_IGN)
+            signal.signal(number, (handler or signal.SIG_DFL) if number == signal.SIGTERM else signal.SIG_IGN)
         self._before.clear()
 
     def _mark(self, number: int, frame: FrameType | None) -> None:
@@ -104,13 +104,13 @@ class Interruption:
         Raises:
             Interrupted: on all ranks, when one of them has left its evaluation.
         """
-        rows = gather_objects((0, value))
+        rows = gather_objects((0, value), self._group)
         self._heed(rows)
         return [found for _, found in rows]
 
     def leave(self) -> None:
         """Tell the others, in their next `gather`, that this rank left its evaluation."""
-        self._heed(gather_objects((self.received, None)), raising=False)
+        self._heed(gather_objects((self.received, None), self._group), raising=False)
 
     def _heed(self, rows: list[tuple[int, Any]], raising: bool = True) -> None:
         signals = [number for number, _ in rows if number]

@@ -1,5 +1,6 @@
 """Running numbers between two log steps, kept on the device so that a step never waits for the host."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ class DeviceMeans:
         names, means = list(self.sums), torch.stack(list(self.means().values()))
         read = dict(zip(names, (sum_over_ranks(means) / world_size()).tolist(), strict=True))
         self.sums, self.counts = {}, {}
-        return read
+        return {name: value for name, value in read.items() if not math.isnan(value)}  # without any counted step there is no mean
 
 
 @dataclass

@@ -135,5 +135,5 @@ class NonfiniteSteps:
                     self.folder / f"{name}.json",
                     json.dumps({"step": step, "rank": rank(), "numbers": values, "records": records, **self.about}, indent=1),
                 )
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, UserError) as error:
             logger.warning("the batch of step %d could not be written down: %s", step, error)

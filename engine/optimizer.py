@@ -1,6 +1,6 @@
 """AdamW and its parameter groups (X2-VLM section 4.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import torch
@@ -98,23 +98,23 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
     }
 
 
-def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def load_optimizer_tensors(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what `optimizer_tensors` gave.
 
     Raises:
         UserError: when the parameters are not the saved ones.
     """
-    by_name: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
+    by_name: dict[str, dict[str, str]] = {}  # parameter -> state -> key: tensors are read one at a time
+    for key in tensors:
         name, state = key.split("|")
-        by_name.setdefault(name, {})[state] = value
+        by_name.setdefault(name, {})[state] = key
     names = {name for group in optimizer.param_groups for name in group["names"]}
     if by_name and set(by_name) != names:
         odd = sorted(set(by_name) ^ names)
         raise UserError(f"The saved optimizer state does not fit this model: {len(odd)} parameters differ, first {odd[0]}.")
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            state = by_name.get(name, {})
+            state = {part: tensors[key] for part, key in by_name.get(name, {}).items()}
             # Adam's step counter stays on the CPU unless the implementation is fused
             moves = {key: bool(group.get("fused")) or key != "step" for key in state}
             optimizer.state[parameter] = {key: value.to(parameter.device) if moves[key] else value for key, value in state.items()}

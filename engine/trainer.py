@@ -135,7 +135,8 @@ class Engine:
         best = self.store.load_best()
         with self.strategy.whole_model() as model:
             if best is not None:
-                model.load_state_dict(dict(best.model))
+                shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}  # a strategy may have made scalars longer
+                model.load_state_dict({name: tensor.reshape(shapes.get(name, tensor.shape)) for name, tensor in best.model.items()})
                 self.state.best_step = best.state.step  # what was written, should the disk have failed a later one
                 logger.info("best weights are those of step %d", best.state.step)
             yield model

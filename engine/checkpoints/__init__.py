@@ -14,7 +14,7 @@ the engine calls, `writing` how the ranks write one checkpoint together, `loadin
 from engine.checkpoints.layout import BEST, CHECKPOINTS, INDEX, LATEST, MODEL, OPTIMIZER, STATE
 from engine.checkpoints.loading import Checkpoint
 from engine.checkpoints.ranks import Ranks
-from engine.checkpoints.shares import copy_share, shares
+from engine.checkpoints.shares import shares
 from engine.checkpoints.space import check_space
 from engine.checkpoints.state import TrainState
 from engine.checkpoints.store import CheckpointStore, Limits
@@ -35,6 +35,5 @@ __all__ = [
     "SavedTensors",
     "TrainState",
     "check_space",
-    "copy_share",
     "shares",
 ]

@@ -3,8 +3,6 @@
 import heapq
 from collections.abc import Mapping
 
-from torch import Tensor
-
 
 def shares(sizes: Mapping[str, int], world: int) -> list[list[str]]:
     """Divide names so that every rank writes about as many bytes.
@@ -23,9 +21,3 @@ def shares(sizes: Mapping[str, int], world: int) -> list[list[str]]:
         taken[rank].append(name)
         heapq.heappush(loads, (load + sizes[name], rank))
     return [sorted(names) for names in taken]
-
-
-def copy_share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
-    """This rank's share of tensors that every rank has whole, copied to the CPU."""
-    mine = shares({name: tensor.nbytes for name, tensor in tensors.items()}, world)[rank]
-    return {name: tensors[name].detach().to("cpu", copy=True) for name in mine}

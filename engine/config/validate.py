@@ -83,6 +83,8 @@ def _engine(config: RunConfig, world: int) -> Iterator[str]:
     settings = config.engine
     if settings.strategy == "deepspeed" and find_spec("deepspeed") is None:
         raise UserError('engine.strategy is deepspeed, but the package is not installed: pip install "multigrain[deepspeed]".')
+    if config.optimizer.implementation == "apex" and settings.strategy != "ddp":
+        raise UserError(f"optimizer.implementation: apex knows whole tensors only. With engine.strategy {settings.strategy} take fused.")
     name = f"deepspeed, ZeRO stage {settings.zero_stage}" if settings.strategy == "deepspeed" else settings.strategy
     yield f"engine: {name} on {world} rank{'s' if world > 1 else ''}, {settings.precision}, {settings.accumulation} micro-batches a step"
 

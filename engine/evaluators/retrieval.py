@@ -34,7 +34,7 @@ class RetrievalEvaluator:
     def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """TR and IR recall after re-ranking, and `itc_*` by features alone, in percent."""
         stop = self.inputs.interruption
-        encoded = encode_gallery(model, self.inputs.stoppable(self._images()), self._texts(), self.inputs.device)
+        encoded = encode_gallery(model, self.inputs.stoppable(self._images()), self.inputs.stoppable(self._texts()), self.inputs.device)
         by_feature = encoded.similarity()  # [I, T]
         image_rows = rerank_texts(model, encoded, share_of(by_feature.shape[0]), self.settings.top_k, self.inputs.device, stop.beat)
         text_rows = rerank_images(model, encoded, share_of(by_feature.shape[1]), self.settings.top_k, self.inputs.device, stop.beat)
@@ -52,9 +52,7 @@ class RetrievalEvaluator:
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """The best images for some texts, evenly spread over the gallery."""
-        if self.scores is None:
-            self(model)
-        assert self.scores is not None
+        assert self.scores is not None, "evaluation, which needs all ranks, comes first"
         texts = len(self.gallery.texts)
         chosen = np.linspace(0, texts - 1, min(samples, texts), dtype=int)
         return ReportPanels(retrieval=[self._panel(self.scores, text) for text in chosen])

@@ -124,7 +124,8 @@ class Strategy:
         if self.timeout is not None:
             handlers.append(InitProcessGroupKwargs(timeout=self.timeout))
         return Accelerator(
-            mixed_precision="bf16" if self.settings.precision == "bf16" else "no",
+            # DeepSpeed has an autocast of its own; told twice it would make the model itself bf16
+            mixed_precision="bf16" if self.settings.precision == "bf16" and deepspeed is None else "no",
             cpu=not torch.cuda.is_available() and deepspeed is None,  # with cpu=True it leaves DeepSpeed aside
             deepspeed_plugin=deepspeed,
             kwargs_handlers=handlers,  # pyright: ignore[reportArgumentType]

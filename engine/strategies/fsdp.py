@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -46,7 +46,7 @@ class FullySharded(Native):
         self.scalars = lengthen_scalars(task.model, optimizer)
         self.plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in task.model.blocks()})
         if self.settings.precision == "bf16":
-            # blocks are gathered in bf16; autocast still decides what is computed in it, as under DDP
+            # as under DDP: weights are gathered and summed in float32, and autocast decides what is computed in bf16
             task.forward = torch.autocast(self.device.type, dtype=torch.bfloat16)(task.forward)
         self.task = task
         self.wrapped, prepared = self.accelerator.prepare(task, optimizer)
@@ -90,8 +90,6 @@ def _switch_on(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin)
 
     Accelerate takes the plugin at construction on GPUs only; FSDP2 itself runs on CPUs as well, and this is what it would have set.
     """
-    if accelerator.mixed_precision == "bf16":  # losses leave the model as they are, and gradients are summed in float32
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     accelerator.state._shared_state["fsdp_plugin"] = plugin
     accelerator.state._shared_state["distributed_type"] = DistributedType.FSDP
 

@@ -22,7 +22,7 @@ class Replicated(Native):
 
     def __init__(self, settings: EngineSettings, clip_norm: float | None, timeout: timedelta | None) -> None:
         super().__init__(settings, clip_norm, timeout)
-        self.accelerator = self._accelerator([DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+        self.accelerator = self._accelerator([DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)])
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
@@ -33,7 +33,7 @@ class Replicated(Native):
     def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """See `Strategy`."""
         self.task.model.load_state_dict(dict(model))
-        load_optimizer_tensors(self.optimizer, dict(optimizer))
+        load_optimizer_tensors(self.optimizer, optimizer)
 
     @contextmanager
     def whole_model(self) -> Iterator[VisionLanguageModel]:

@@ -43,8 +43,7 @@ class Zero(Strategy):
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""
-        # a shell for `whole_model`, on the CPU, where the model that trains is in parts or in bf16
-        self.plain = copy.deepcopy(task.model) if self.stage == 3 or self.settings.precision == "bf16" else None
+        self.plain = copy.deepcopy(task.model) if self.stage == 3 else None  # a shell for `whole_model`, on the CPU
         task.to(self.device)
         self.task = task
         self._treat_blocks(task.model)
@@ -80,6 +79,8 @@ class Zero(Strategy):
         """See `Strategy`."""
         for full_name, (low, high) in self.task.bounds().items():
             name = full_name.removeprefix("model.")
+            if not self.parameters[name].requires_grad:
+                continue
             self._set(name, self._full(self.parameters[name]).clamp(low, high))
 
     @torch.no_grad()
@@ -94,7 +95,7 @@ class Zero(Strategy):
         return Snapshot(model, {} if optimizer_owner is None else self._moments(optimizer_owner))
 
     def _full(self, tensor: Tensor) -> Tensor:
-        """A full tensor of the model, in float32 what is trained; all ranks together. What computes may be a copy in bf16."""
+        """A full tensor of the model, in float32 what is trained; all ranks together."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         trained = safe_get_full_fp32_param(tensor) if tensor.requires_grad else None
@@ -139,7 +140,10 @@ class Zero(Strategy):
         """See `Strategy`."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        for name, tensor in self.task.model.state_dict(keep_vars=True).items():
+        state = self.task.model.state_dict(keep_vars=True)
+        if odd := sorted(state.keys() ^ model.keys()):
+            raise UserError(f"The saved weights do not fit this model: {len(odd)} tensors differ, first {odd[0]}.")
+        for name, tensor in state.items():
             if name in self.parameters:
                 self._set(name, model[name].to(self.device))
             else:

@@ -1,5 +1,7 @@
 """Pixel values as every encoder here expects them."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,12 @@ def normalize_images(images: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if images.is_floating_point():
         return images
-    mean = torch.tensor(CLIP_MEAN, dtype=dtype, device=images.device)[:, None, None] * 255
-    std = torch.tensor(CLIP_STD, dtype=dtype, device=images.device)[:, None, None] * 255
+    mean, std = _mean_and_std(dtype, images.device)
     return (images.to(dtype) - mean) / std
+
+
+@lru_cache(maxsize=8)
+def _mean_and_std(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[3, 1, 1] each, of bytes; kept, since to copy them to a device is to wait for it."""
+    mean, std = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] * 255 for values in (CLIP_MEAN, CLIP_STD))
+    return mean, std

@@ -1,7 +1,7 @@
 """Several ranks played by threads of one process, with collectives that wait for all of them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.board import LocalBoard
-from engine.checkpoints import CheckpointStore, Limits, Ranks, TrainState, copy_share
+from engine.checkpoints import CheckpointStore, Limits, Ranks, TrainState, shares
 from engine.checkpoints.ranks import Patience
 
 Result = TypeVar("Result")
@@ -72,7 +72,13 @@ def tensors(step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def save_all(ranks: list[CheckpointStore], step: int) -> None:
     """Let all ranks write a checkpoint, and wait until it is over."""
     for rank, store in enumerate(ranks):
-        model, moments = (copy_share(part, rank, len(ranks)) for part in tensors(step))
+        model, moments = (share_of(part, rank, len(ranks)) for part in tensors(step))
         store.save(model, moments, TrainState(step=step, world=len(ranks)))
     for store in ranks:
         store.wait()
+
+
+def share_of(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
+    """A rank's share of tensors that every rank has whole."""
+    mine = shares({name: tensor.nbytes for name, tensor in tensors.items()}, world)[rank]
+    return {name: tensors[name].clone() for name in mine}

@@ -1,5 +1,6 @@
 """Losses, gradients and checkpoints do not depend on how ranks share the model."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from small_run import curve, forget_after, pretrain_settings, run, saved, write_config
+from small_run import curve, forget_after, pretrain_settings, run, saved, task_settings, write_config
 
 STEPS = 6
 STRATEGIES = {
@@ -89,6 +90,15 @@ def test_compiled_blocks_give_the_same_losses(alone: Path, tmp_path: Path) -> No
     done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", "engine.compile=true")
     assert done.returncode == 0, done.stderr
     compare(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_finetuning_under_zero_reports_the_weights_that_did_best(small_data: Path, tmp_path: Path) -> None:
+    settings = task_settings("retrieval", small_data, 2)
+    settings["engine"] |= {"evaluate_every": 1, "strategy": "deepspeed"}
+    done = run("retrieval", write_config(tmp_path / "config.yaml", settings), tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "r_mean" in json.loads((tmp_path / "run/metrics.json").read_text())["metrics"]
 
 
 @pytest.mark.slow
