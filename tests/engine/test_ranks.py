@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from small_run import curve, pretrain_settings, run, saved, write_config
+from small_run import curve, pretrain_settings, run, saved, without_dropout, write_config
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +13,7 @@ def config(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["engine"] |= {"checkpoint_every": 1, "keep_checkpoints": 3}
     for stream in settings["streams"].values():
         stream["groups"] = 4
-    # dropout draws from one stream a rank; everything else is a function of the sample
-    settings["model"] = settings["model"] | {
-        "vision": settings["model"]["vision"] | {"drop_path": 0.0},
-        "text": settings["model"]["text"] | {"dropout": 0.0},
-    }
+    settings = without_dropout(settings)
     return write_config(tmp_path_factory.mktemp("ranks") / "config.yaml", settings)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from processes import wait_until
-from small_run import ROOT, command, curve, pretrain_settings, run, write_config
+from small_run import ROOT, command, curve, pretrain_settings, run, without_dropout, write_config
 
 HOST, OTHER, PORT = "10.211.47.1", "10.211.47.2", 29531
 STEPS = 8
@@ -51,11 +51,7 @@ def nodes() -> Iterator[list[str]]:
 def config(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = pretrain_settings(small_data, STEPS)
     settings["engine"] |= {"checkpoint_every": 2}
-    # dropout draws from one stream a rank; everything else is a function of the sample
-    settings["model"] = settings["model"] | {
-        "vision": settings["model"]["vision"] | {"drop_path": 0.0},
-        "text": settings["model"]["text"] | {"dropout": 0.0},
-    }
+    settings = without_dropout(settings)
     return write_config(tmp_path_factory.mktemp("two-nodes") / "config.yaml", settings)
 
 

@@ -10,7 +10,7 @@ from dataset.config import ImageTextStream
 from dataset.streams.base import TextSide
 from dataset.streams.image_text import ImageTexts
 from fake_records import image_records, small_tokenizer
-from small_run import curve, forget_after, pretrain_settings, run, write_config
+from small_run import curve, forget_after, pretrain_settings, run, without_dropout, write_config
 
 
 def test_every_number_of_ranks_reads_the_same_records_in_the_same_order(tmp_path: Path) -> None:
@@ -36,10 +36,7 @@ def test_every_number_of_ranks_reads_the_same_records_in_the_same_order(tmp_path
 def test_a_run_goes_on_with_fewer_ranks_or_says_before_training_why_not(small_data: Path, tmp_path: Path) -> None:
     settings = pretrain_settings(small_data, 6)
     settings["engine"] |= {"checkpoint_every": 3}
-    settings["model"] = settings["model"] | {
-        "vision": settings["model"]["vision"] | {"drop_path": 0.0},
-        "text": settings["model"]["text"] | {"dropout": 0.0},
-    }
+    settings = without_dropout(settings)
     config = write_config(tmp_path / "config.yaml", settings)
     whole = run("pretrain", config, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr

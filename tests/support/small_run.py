@@ -52,6 +52,13 @@ def pretrain_settings(data: Path, steps: int) -> dict[str, Any]:
     }
 
 
+def without_dropout(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same run without dropout and stochastic depth, which draw from one stream a rank; everything else is a function of the sample."""
+    model = settings["model"]
+    still = {"vision": model["vision"] | {"drop_path": 0.0}, "text": model["text"] | {"dropout": 0.0}}
+    return settings | {"model": model | still}
+
+
 def task_settings(task: str, data: Path, steps: int) -> dict[str, Any]:
     """Settings of a fine-tuning run."""
     settings = pretrain_settings(data, steps)

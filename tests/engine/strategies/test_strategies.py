@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from small_run import curve, forget_after, pretrain_settings, run, saved, task_settings, write_config
+from small_run import curve, forget_after, pretrain_settings, run, saved, task_settings, without_dropout, write_config
 
 STEPS = 6
 STRATEGIES = {
@@ -21,10 +21,7 @@ STRATEGIES = {
 
 def settings_for(data: Path) -> dict[str, Any]:
     settings = pretrain_settings(data, STEPS)
-    settings["model"] = settings["model"] | {  # dropout draws from one stream a rank; everything else is a function of the sample
-        "vision": settings["model"]["vision"] | {"drop_path": 0.0},
-        "text": settings["model"]["text"] | {"dropout": 0.0},
-    }
+    settings = without_dropout(settings)
     for stream in settings["streams"].values():
         stream["groups"] = 4
     settings["optimizer"] = {"lr": 1e-4}  # small steps, so that rounding stays small
