@@ -23,7 +23,7 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     )
     task = Grounding(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
-    train = GroundingTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
+    train = GroundingTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, None, config.tokenizer.padding), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="accuracy")
     finish(engine, test, config)
 

@@ -21,7 +21,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
         for name, stream in config.streams.items()
     }
     streams = {
-        name: build_stream(name, stream, inputs.tokenizer, inputs.max_tokens, vision.image_size, vision.stride, config.storage)
+        name: build_stream(name, stream, inputs.tokenizer, config.tokenizer, vision.image_size, vision.stride, config.storage)
         for name, stream in config.streams.items()
     }
     probes: dict[str, Evaluator] = {}

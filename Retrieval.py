@@ -20,7 +20,7 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
     task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
-    train = RetrievalTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
+    train = RetrievalTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, None, config.tokenizer.padding), inputs.image_size, "train")
     engine.fit(task, {"train": train}, validation, select="r_mean")
     finish(engine, test, config)
 

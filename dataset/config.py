@@ -27,6 +27,11 @@ class StorageSettings(Settings):
     """A read that takes so much longer than at 10 MB/s is counted as slow and logged."""
 
 
+Padding = Literal["packed", "batch", "max"]
+"""packed: texts are padded to the longest of their batch, and the batch says which positions are tokens, so that padding is not computed.
+batch: padding to the longest is computed. max: texts are padded to max_tokens, as published code does."""
+
+
 class TokenizerConfig(Settings):
     """Where the tokenizer is and how long texts may be."""
 
@@ -34,6 +39,8 @@ class TokenizerConfig(Settings):
     """A folder that holds a tokenizer, or a model name that transformers knows."""
     max_tokens: Annotated[int, Field(ge=4)] = 40
     """Longest token sequence, [CLS] and [SEP] included; longer texts are cut."""
+    padding: Padding = "packed"
+    """See there. It changes the speed of training and nothing else."""
 
 
 class MaskingConfig(Settings):

@@ -118,10 +118,12 @@ def pad_rows(rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def pad_texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], max_tokens: int) -> tuple[Tensor, Tensor]:
-    """Token lists as (ids int64 [R, L], mask bool [R, L], True = token)."""
+def pad_texts(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], max_tokens: int, to_longest: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Token lists as (ids int64 [R, L], mask bool [R, L], True = token); L is `padded_length` of the longest, or `max_tokens`."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    width = padded_length(int(lengths.max()) if rows else 1, max_tokens)
+    width = padded_length(int(lengths.max()) if rows else 1, max_tokens) if to_longest else max_tokens
     pad_id = tokenizer.pad_token_id
     assert isinstance(pad_id, int), "load_tokenizer checks this"
     return pad_rows(rows, width, pad_id), torch.arange(width)[None, :] < lengths[:, None]

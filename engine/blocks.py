@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+import torch
 import torch._dynamo.config as dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -15,15 +16,28 @@ def recompute_blocks(blocks: list[nn.Module]) -> None:
         block.forward = _recomputed(block.forward)
 
 
-def compile_blocks(blocks: list[nn.Module]) -> None:
+def compile_blocks(vision: list[nn.Module], others: list[nn.Module], graphs: bool = False) -> None:
     """Compile each block by itself: blocks of one kind share their code, and what surrounds them may do what compilers cannot.
 
     Blocks that share code still differ, in their rate of stochastic depth for one, and the compiler gives up after a number of versions.
+
+    Args:
+        vision: blocks whose inputs always have the same shape.
+        others: blocks whose number of tokens changes with the texts: compiled once for all numbers, not once for each.
+        graphs: replay the vision blocks as CUDA graphs; see `begin_graphs`.
     """
-    dynamo.recompile_limit = max(dynamo.recompile_limit, 8 * len(blocks))
-    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 32 * len(blocks))
-    for block in blocks:
-        block.compile()
+    count = len(vision) + len(others)
+    dynamo.recompile_limit = max(dynamo.recompile_limit, 8 * count)
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 32 * count)
+    for block in vision:
+        block.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
+    for block in others:
+        block.compile(dynamic=True)
+
+
+def begin_graphs() -> None:
+    """Say that a forward pass begins: what CUDA graphs gave in the one before may now be overwritten."""
+    torch.compiler.cudagraph_mark_step_begin()
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

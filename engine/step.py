@@ -69,7 +69,7 @@ class Stepper:
             if self.collects:  # the device collects while the next is loaded
                 collected.append(Collecting(f"{seed}/{micro}"))
                 with torch.no_grad():
-                    self.strategy.wrapped(self._on_device(loaded), contrast=collected[-1])
+                    self.strategy.losses(self._on_device(loaded), collected[-1])
         return held, replaying(collected) if self.collects else [DIRECT] * len(held)
 
     def _row_shares(self, held: list[Loaded]) -> list[dict[str, Tensor]]:
@@ -86,7 +86,7 @@ class Stepper:
         return [dict(zip(names, shares, strict=True)) for shares in table]
 
     def _backward(self, loaded: Loaded, contrast: Contrast, shares: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.strategy.wrapped(self._on_device(loaded), contrast=contrast)
+        losses = self.strategy.losses(self._on_device(loaded), contrast)
         losses = {name: value * shares[name].to(value.dtype) if name in shares else value for name, value in losses.items()}
         total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         self.strategy.backward(poison_unless_finite(total) / self.accumulation)

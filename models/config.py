@@ -217,6 +217,21 @@ class VisualTokenizerConfig(Settings):
     """A local file of VQ-KD; needed unless the run starts from a checkpoint that holds the tokenizer."""
 
 
+class Savings(Settings):
+    """Ways of computing less for the same losses and gradients. Each may be turned off to measure what it saves: `run.py bench --compare
+    model.savings.shared_context=true,false`."""
+
+    shared_context: bool = True
+    """Keys and values of an image are projected once for all passes over it and all its regions; false: anew for each row of each pass."""
+    one_fusion_call: bool = True
+    """All passes of a stream go through the fusion encoder as one batch; false: one after the other."""
+    needed_positions: bool = True
+    """The last fusion layer computes position 0 alone for matching and boxes, and the masked-LM head the hidden positions alone; false:
+    all positions."""
+    batched_negatives: bool = True
+    """Hard negatives are drawn for all rows at once, on the device; false: row by row, the host waiting for each."""
+
+
 class ModelConfig(Settings):
     """A vision-language model of the X-VLM family."""
 
@@ -235,6 +250,7 @@ class ModelConfig(Settings):
     visual_tokenizer: VisualTokenizerConfig | None = None
     """Masked image modelling predicts the codes of this tokenizer; null: the tokens that the vision encoder gives for the whole image
     (X-FM)."""
+    savings: Savings = Savings()
     initializer_std: float = 0.02
     """Standard deviation of freshly initialised matrices and embeddings of the encoders. BERT's and BEiT's 0.02 suits their width of 768;
     a narrow model wants about 1 / sqrt(width)."""

@@ -1,98 +1,73 @@
 """The cross-modal encoder: text states attend to an image, or to a region of it.
 
-Shapes: B images, R regions, V = B + R views, M text rows, N patches, P = 1+N visual tokens, L text tokens, D vision width, H text width,
-h heads, d = H/h.
+Shapes: B images, R regions, V = B + R views (see models/context.py), M text rows, P = 1+N visual tokens, L text tokens, T tokens of all
+rows together, D vision width, H text width.
 
-A *view* is what a text row may attend to. The first B views are the whole images; with regions, R more follow, each the patches of its
-region with the region's own global token. Keys and values are projected once for each image and serve every pass over it: the true pair,
-hard negatives, masked language modelling, box prediction, and all its regions.
+Inside, the tokens of all rows are one list [T, H], without padding where it is known which positions are tokens. Rows are laid out only
+for attention. Passes over the same views attend as one: their queries stand side by side, and keys and values are fetched once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.attention import Attention
 from models.config import FusionConfig, TextConfig
+from models.context import Project, Seen, SharedContext, UnsharedContext, VisionContext, view_masks
+from models.packing import Packing, Rows
 from models.vision.regions import RegionViews
 
 
-class Seen(NamedTuple):
-    """What M text rows may attend to in one layer."""
+class FusionPass(NamedTuple):
+    """Text rows that want to be fused: states [M, L, H], mask [M, L], and the view [M] each row attends to."""
 
-    keys: Tensor
-    """[M, h, P, d]"""
-    values: Tensor
-    """[M, h, P, d]"""
-    mask: Tensor | None
-    """[M, 1, 1, P] True where attending is allowed; None for everywhere."""
-
-    def part(self, rows: slice) -> "Seen":
-        """The same for some of the rows."""
-        return Seen(self.keys[rows], self.values[rows], None if self.mask is None else self.mask[rows])
-
-
-@dataclass(frozen=True)
-class VisionContext:
-    """Every fusion layer's projected keys and values, computed once and shared by all passes."""
-
-    keys: list[Tensor]
-    """For each layer [B, h, P, d]; [V, h, P, d] where every view has tokens of its own."""
-    values: list[Tensor]
-    region_keys: list[Tensor] | None = None
-    """For each layer [V, h, 1, d]: the keys of each view's global token; None unless regions share their image's patches."""
-    region_values: list[Tensor] | None = None
-    image_index: Tensor | None = None
-    """[V] the image of each view; None unless regions share their image's patches."""
-    mask: Tensor | None = None
-    """[V, P] True where a view may be attended to; None where all of it may."""
-
-    def rows(self, layer: int, view: Tensor | None) -> Seen:
-        """What text rows that attend to `view` [M] see in one layer; without a view row i attends to whole image i of no regions."""
-        mask = None if self.mask is None else (self.mask if view is None else self.mask[view])[:, None, None, :]
-        if view is None:
-            return Seen(self.keys[layer], self.values[layer], mask)
-        if self.region_keys is None or self.region_values is None or self.image_index is None:
-            return Seen(self.keys[layer][view], self.values[layer][view], mask)
-        image = self.image_index[view]
-        keys = torch.cat([self.region_keys[layer][view], self.keys[layer][image, :, 1:]], dim=2)
-        values = torch.cat([self.region_values[layer][view], self.values[layer][image, :, 1:]], dim=2)
-        return Seen(keys, values, mask)
+    text: Tensor
+    mask: Tensor
+    view: Tensor | None
+    """None: row i attends to view i, of a context without regions."""
+    pooled: bool = False
+    """Whether position 0 alone is read, as matching and box heads do; the rest is then not computed."""
+    whole: bool = False
+    """Whether all these views are whole images, whose keys are fetched faster than those of regions."""
+    packing: Packing | None = None
+    """Which positions are tokens; None: all are computed."""
 
 
-class Attention(nn.Module):
-    """Multi-head attention whose keys and values may come from elsewhere and be projected beforehand."""
+class Group(NamedTuple):
+    """Passes over the same views, which follow one another."""
 
-    def __init__(self, width: int, source_width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
-        self.output = nn.Linear(width, width)
+    passes: int
+    rows: int
+    """Of each pass."""
 
-    def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [.., L, H] -> [.., h, L, d]
 
-    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, h, P, d] of source states [B, P, D]."""
-        return self._split(self.key(source)), self._split(self.value(source))
+class Layout(NamedTuple):
+    """How the tokens of some passes are laid out for attention."""
 
-    def forward(self, states: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from states [M, L, H] to keys and values [M, h, P, d]; mask [M, 1, 1, P] is True where attending is allowed."""
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(self._split(self.query(states)), keys, values, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(-3, -2).flatten(-2))
+    rows: Rows
+    """Of all passes, one after the other."""
+    mask: Tensor
+    """[M, 1, 1, L] True for tokens."""
+    groups: tuple[Group, ...]
 
-    def probabilities(self, states: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention probabilities [M, h, L, P], for looking at."""
-        scores = self._split(self.query(states)) @ keys.transpose(-2, -1) / keys.shape[-1] ** 0.5
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1)
+    def by_view(self, padded: Tensor) -> list[Tensor]:
+        """Rows [M, L, ..] of all passes, for each group as one row a view: [rows, passes * L, ..]."""
+        parts = padded.split([group.passes * group.rows for group in self.groups])
+        return [
+            part.unflatten(0, (group.passes, group.rows)).transpose(0, 1).flatten(1, 2) if group.passes > 1 else part
+            for group, part in zip(self.groups, parts, strict=True)
+        ]
+
+    def by_pass(self, parts: list[Tensor]) -> Tensor:
+        """The inverse of `by_view`."""
+        rows = [
+            part.unflatten(1, (group.passes, -1)).transpose(0, 1).flatten(0, 1) if group.passes > 1 else part
+            for group, part in zip(self.groups, parts, strict=True)
+        ]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 class FusionLayer(nn.Module):
@@ -115,35 +90,43 @@ class FusionLayer(nn.Module):
         """Keys and values [B, h, P, d] that the layer's cross-attention sees of source states [B, P, D]."""
         return self.cross_attention.project(source)
 
-    def forward(self, states: Tensor, text_mask: Tensor, vision: Seen | None, pooled: bool = False) -> Tensor:
+    def forward(self, states: Tensor, layout: Layout, seen: Sequence[Seen] | None, pooled: bool = False) -> Tensor:
         """The whole layer.
 
         Args:
-            states: [M, L, H].
-            text_mask: [M, 1, 1, L] True for tokens.
-            vision: what each row may attend to; None skips cross-attention.
-            pooled: compute position 0 alone; it still attends to all text.
+            states: [T, H] tokens of all rows.
+            layout: how they are laid out.
+            seen: what the rows of each group may attend to; None skips cross-attention.
+            pooled: compute position 0 of each row alone; it still attends to all text.
 
         Returns:
-            [M, L, H]; [M, 1, H] when pooled.
+            [T, H]; [M, H] when pooled.
         """
-        states = self.attend_to_text(states, text_mask, pooled)
-        if vision is not None:
-            states = self.attend_to_vision(states, vision)
+        states = self.attend_to_text(states, layout, pooled)
+        if pooled:
+            layout = layout._replace(rows=Rows(layout.rows.number, 1))
+        if seen is not None:
+            states = self.attend_to_vision(states, layout, seen)
         return self.feed_forward(states)
 
-    def attend_to_text(self, states: Tensor, text_mask: Tensor, pooled: bool = False) -> Tensor:
-        """Self-attention sub-layer, [M, L, H] -> [M, L, H], or [M, 1, H] when pooled."""
-        keys, values = self.self_attention.project(states)
-        queries = states[:, :1] if pooled else states
-        return self.self_attention_norm(queries + self.dropout(self.self_attention(queries, keys, values, text_mask)))
+    def attend_to_text(self, states: Tensor, layout: Layout, pooled: bool = False) -> Tensor:
+        """Self-attention sub-layer, [T, H] -> [T, H], or [M, H] when pooled."""
+        attention, rows = self.self_attention, layout.rows
+        keys, values = (attention.split(rows.padded(part(states))) for part in (attention.key, attention.value))
+        if pooled:
+            states, rows = rows.padded(states)[:, 0], Rows(rows.number, 1)
+        mixed = attention.mix(rows.padded(attention.query(states)), keys, values, layout.mask)
+        return self.self_attention_norm(states + self.dropout(attention.output(rows.flat(mixed))))
 
-    def attend_to_vision(self, states: Tensor, vision: Seen) -> Tensor:
-        """Cross-attention sub-layer, [M, L, H] -> [M, L, H]."""
-        return self.cross_attention_norm(states + self.dropout(self.cross_attention(states, *vision)))
+    def attend_to_vision(self, states: Tensor, layout: Layout, seen: Sequence[Seen]) -> Tensor:
+        """Cross-attention sub-layer, [T, H] -> [T, H]."""
+        attention, rows = self.cross_attention, layout.rows
+        queries = layout.by_view(rows.padded(attention.query(states)))
+        mixed = layout.by_pass([attention.mix(query, *what) for query, what in zip(queries, seen, strict=True)])
+        return self.cross_attention_norm(states + self.dropout(attention.output(rows.flat(mixed))))
 
     def feed_forward(self, states: Tensor) -> Tensor:
-        """MLP sub-layer, [M, L, H] -> [M, L, H]."""
+        """MLP sub-layer, [T, H] -> [T, H]."""
         return self.mlp_norm(states + self.dropout(self.mlp_out(F.gelu(self.mlp_in(states)))))
 
 
@@ -159,78 +142,130 @@ class Fusion(nn.Module):
         """Its layers, in order: the units that are compiled, recomputed or sharded by themselves."""
         return [layer for layer in self.layers if isinstance(layer, FusionLayer)]
 
-    def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None) -> VisionContext:
+    def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None, shared: bool = True) -> VisionContext:
         """Project keys and values of all layers, once.
 
         Args:
             tokens: [B, P, D] of whole images, or states of texts that other texts attend to.
             regions: views that follow the B whole images.
             mask: [B, P] True where tokens may be attended to; None for all. Only without regions.
+            shared: False projects them anew in each pass.
 
         Returns:
             The context of V = B (+ R) views.
         """
         if regions is not None and regions.patches is not None:
             own = torch.cat([regions.tokens[:, None], regions.patches], dim=1)
-            return self.context(torch.cat([tokens, own]), mask=_view_masks(tokens, regions))
-        pairs = [layer.project(tokens) for layer in self.blocks()]
-        keys, values = [key for key, _ in pairs], [value for _, value in pairs]
-        if regions is None:
-            return VisionContext(keys, values, mask=mask)
-        region_pairs = [layer.project(regions.tokens[:, None]) for layer in self.blocks()]  # [R, h, 1, d]
-        return VisionContext(
-            keys,
-            values,
-            [torch.cat([key[:, :, :1], region]) for key, (region, _) in zip(keys, region_pairs, strict=True)],
-            [torch.cat([value[:, :, :1], region]) for value, (_, region) in zip(values, region_pairs, strict=True)],
-            torch.cat([torch.arange(tokens.shape[0], device=tokens.device), regions.image_index]),
-            _view_masks(tokens, regions),
-        )
+            return self.context(torch.cat([tokens, own]), mask=view_masks(tokens, regions), shared=shared)
+        layers: list[Project] = [layer.project for layer in self.blocks()]
+        return (SharedContext if shared else UnsharedContext).of(layers, tokens, regions, mask)
 
-    def forward(
-        self, text: Tensor, text_mask: Tensor, vision: VisionContext | None, view: Tensor | None = None, pooled: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """Fuse text rows with the views that they attend to.
+    def forward(self, passes: Sequence[FusionPass], vision: VisionContext | None) -> list[Tensor]:
+        """Fuse text rows with the views that they attend to, all passes as one batch.
 
         Matching and box heads read position 0 alone, so the last layer computes no other position of the rows that are for them.
 
         Args:
-            text: [M, L, H] states of the text encoder.
-            text_mask: [M, L] True for tokens.
-            vision: shared keys and values; None skips cross-attention (text-only language modelling).
-            view: [M] the view of each row; None when row i attends to whole image i and there are no regions.
-            pooled: of how many rows, counted from the first, only position 0 is wanted.
+            passes: all with the same padded length L.
+            vision: keys and values; None skips cross-attention (text-only language modelling).
 
         Returns:
-            Position 0 of the first rows, [pooled, 1, H], which stands for the pair; all positions of the others, [M - pooled, L, H].
+            States of each pass: [M, L, H], zero where no token is computed, or [M, 1, H] where it is pooled.
         """
-        keep = text_mask.bool()[:, None, None, :]
+        groups = _group(passes, vision is not None and vision.groups)
+        order = [number for group in groups for number in group]
+        layout, sizes = _lay_out(passes, groups)
+        states = _tokens([passes[number] for number in order])
         *most, last = self.blocks()
         for index, layer in enumerate(most):
-            text = layer(text, keep, None if vision is None else vision.rows(index, view))
-        seen = None if vision is None else vision.rows(len(most), view)
-        heads, others = slice(pooled), slice(pooled, None)
-        first = last(text[heads], keep[heads], seen and seen.part(heads), pooled=True) if pooled else text[heads, :1]
-        rest = last(text[others], keep[others], seen and seen.part(others)) if pooled < len(text) else text[others]
-        return first, rest
+            states = layer(states, layout, _seen(vision, index, passes, groups))
+        parts = dict(zip(order, states.split(sizes), strict=True))
+        found: dict[int, Tensor] = {}
+        for pooled in (True, False):
+            chosen = [[number for number in group if passes[number].pooled == pooled] for group in groups]
+            chosen = [group for group in chosen if group]
+            if chosen:
+                found |= self._last(last, passes, chosen, parts, vision, pooled)
+        return [found[number] for number in range(len(passes))]
+
+    def _last(
+        self,
+        layer: nn.Module,
+        passes: Sequence[FusionPass],
+        groups: list[list[int]],
+        parts: dict[int, Tensor],
+        vision: VisionContext | None,
+        pooled: bool,
+    ) -> dict[int, Tensor]:
+        """The last layer of the passes that read all positions, or of those that read position 0 alone."""
+        order = [number for group in groups for number in group]
+        layout, _ = _lay_out(passes, groups)
+        states = torch.cat([parts[number] for number in order]) if len(order) > 1 else parts[order[0]]
+        states = layer(states, layout, _seen(vision, len(self.layers) - 1, passes, groups), pooled=pooled)
+        rows = states[:, None] if pooled else layout.rows.padded(states)  # [M, 1 or L, H]
+        return dict(zip(order, rows.split([len(passes[number].mask) for number in order]), strict=True))
 
     @torch.no_grad()
     def attention_maps(self, text: Tensor, text_mask: Tensor, vision: VisionContext, view: Tensor, layer: int) -> Tensor:
         """Cross-attention probabilities [M, h, L, P] of one layer (negative counts from the last), for looking at."""
-        keep = text_mask.bool()[:, None, None, :]
-        wanted = range(len(self.layers))[layer]
+        passes, wanted = [FusionPass(text, text_mask, view)], range(len(self.layers))[layer]
+        layout, _ = _lay_out(passes, [[0]])
+        states = text.flatten(0, 1)
         for index, block in enumerate(self.blocks()[: wanted + 1]):
-            text, seen = block.attend_to_text(text, keep), vision.rows(index, view)
+            states, seen = block.attend_to_text(states, layout), vision.rows(index, view)
             if index == wanted:
-                return block.cross_attention.probabilities(text, seen.keys, seen.mask)
-            text = block.feed_forward(block.attend_to_vision(text, seen))
+                return block.cross_attention.probabilities(layout.rows.padded(states), seen.keys, seen.mask)
+            states = block.feed_forward(block.attend_to_vision(states, layout, [seen]))
         raise AssertionError("unreachable: the wanted layer is in range")
 
 
-def _view_masks(tokens: Tensor, regions: RegionViews) -> Tensor:
-    """[V, P]: whole images are seen whole, regions by their patches and their global token."""
-    whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    return torch.cat([whole, F.pad(regions.patch_mask, (1, 0), value=True)])
+def _group(passes: Sequence[FusionPass], share: bool) -> list[list[int]]:
+    """Numbers of the passes that attend to the very same views, together; the order of the groups is that of the passes."""
+    groups: list[list[int]] = []
+    for number, item in enumerate(passes):
+        same = next((group for group in groups if share and passes[group[0]].view is item.view), None)
+        if same is None:
+            groups.append([number])
+        else:
+            same.append(number)
+    return groups
+
+
+def _lay_out(passes: Sequence[FusionPass], groups: list[list[int]]) -> tuple[Layout, list[int]]:
+    """The layout of passes in the order of their groups, and how many tokens each of them has."""
+    items = [passes[number] for group in groups for number in group]
+    mask = torch.cat([item.mask for item in items]) if len(items) > 1 else items[0].mask
+    count, length = mask.shape
+    sizes, first = [], 0
+    places: list[Tensor] | None = [] if any(item.packing is not None for item in items) else None
+    for item in items:
+        rows = len(item.mask)
+        if places is not None:
+            every = torch.arange(first * length, (first + rows) * length, device=mask.device)
+            places.append(every if item.packing is None else item.packing.places(first, count))
+        sizes.append(rows * length if places is None else len(places[-1]))
+        first += rows
+    shapes = tuple(Group(len(group), len(passes[group[0]].mask)) for group in groups)
+    rows = Rows(count, length, None if places is None else torch.cat(places))
+    return Layout(rows, mask.bool()[:, None, None, :], shapes), sizes
+
+
+def _tokens(items: list[FusionPass]) -> Tensor:
+    """[T, H] the tokens of some passes."""
+    flat = [_rows(item).flat(item.text) for item in items]
+    return torch.cat(flat) if len(flat) > 1 else flat[0]
+
+
+def _rows(item: FusionPass) -> Rows:
+    number, length = item.mask.shape
+    return Rows(number, length, None if item.packing is None else item.packing.places(0, number))
+
+
+def _seen(vision: VisionContext | None, layer: int, passes: Sequence[FusionPass], groups: list[list[int]]) -> list[Seen] | None:
+    """What the rows of each group attend to in one layer."""
+    if vision is None:
+        return None
+    return [vision.rows(layer, passes[group[0]].view, passes[group[0]].whole) for group in groups]
 
 
 def _initialize(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ Shapes: B images, R texts, N patches, L text tokens, M masked positions, D visio
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from models.config import Beit2Config, ClipVitConfig, ModelConfig, SwinConfig, TextConfig, VisionSettings
-from models.fusion import Fusion, VisionContext
+from models.context import VisionContext
+from models.fusion import Fusion, FusionPass
 from models.heads import MaskedLMHead, mlp_head
+from models.packing import Packing
 from models.text.bert import Bert
 from models.text.encoder import TextEncoder
 from models.text.roberta import Roberta
@@ -34,16 +36,6 @@ HEADS: tuple[Head, ...] = ("itc", "itm", "mlm", "box")
 TEMPERATURE_RANGE = (0.001, 0.5)
 STANDARD_STD = 0.02
 """What timm, transformers and our fusion encoder initialise matrices with."""
-
-
-class FusionPass(NamedTuple):
-    """Text rows that want to be fused: states [M, L, H], mask [M, L], and the view [M] each row attends to."""
-
-    text: Tensor
-    mask: Tensor
-    view: Tensor
-    pooled: bool = False
-    """Whether position 0 alone is read, as matching and box heads do; the rest is then not computed."""
 
 
 class VisionLanguageModel(nn.Module):
@@ -102,32 +94,32 @@ class VisionLanguageModel(nn.Module):
         """Images [B, 3, H, W], bytes or normalised, with regions of them; see `VisionEncoder.encode_regions`."""
         return self.vision.encode_regions(normalize_images(images, self.dtype), image_index, patch_mask)
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token ids [R, L] with mask [R, L] to states [R, L, H]."""
-        return self.text(ids, mask)
+    def encode_text(self, ids: Tensor, mask: Tensor, packing: Packing | None = None) -> Tensor:
+        """Token ids [R, L] with mask [R, L] to states [R, L, H]; without computing padding where the packing is known."""
+        if packing is None:
+            return self.text(ids, mask)
+        return packing.unpack(self.text(packing.pack(ids), packing.visible(), packing.positions()))
 
     def context(self, tokens: Tensor, regions: RegionViews | None = None, mask: Tensor | None = None) -> VisionContext:
         """Keys and values of all fusion layers for these images and regions, or for texts with their mask; see `Fusion.context`."""
-        return self.fusion.context(tokens, regions, mask)
+        return self.fusion.context(tokens, regions, mask, self.config.savings.shared_context)
 
     def fuse(self, vision: VisionContext | None, passes: list[FusionPass]) -> list[Tensor]:
-        """Run several passes over the same images as one batch of rows.
+        """Run several passes over the same images as one batch; see `Fusion.forward`.
 
         Args:
-            vision: shared keys and values; None skips cross-attention.
+            vision: keys and values; None skips cross-attention.
             passes: all with the same padded length.
 
         Returns:
-            States of each pass: [M, L, H], or [M, 1, H] where it is pooled.
+            States of each pass: [M, L, H]; [M, 1, H], or more positions of which the first counts, where it is pooled.
         """
-        order = sorted(range(len(passes)), key=lambda index: not passes[index].pooled)  # pooled ones first
-        text, mask, view = (torch.cat([getattr(passes[index], part) for index in order]) for part in ("text", "mask", "view"))
-        sizes = [len(passes[index].view) for index in order]
-        pooled = sum(len(item.view) for item in passes if item.pooled)
-        heads, full = self.fusion(text, mask, vision, view, pooled)
-        count = sum(item.pooled for item in passes)
-        states = [*heads.split(sizes[:count]), *full.split(sizes[count:])]
-        return [states[order.index(index)] for index in range(len(passes))]
+        savings = self.config.savings
+        if not savings.needed_positions:
+            passes = [item._replace(pooled=False) for item in passes]
+        if not savings.one_fusion_call:
+            return [self.fusion([item], vision)[0] for item in passes]
+        return self.fusion(passes, vision)
 
     def image_features(self, global_tokens: Tensor) -> Tensor:
         """Contrastive features [.., E] of global vision tokens [.., D], of length 1."""
@@ -147,6 +139,8 @@ class VisionLanguageModel(nn.Module):
 
     def masked_lm_logits(self, fused: Tensor, positions: Tensor) -> Tensor:
         """Vocabulary logits [R, M, V] at `positions` [R, M] of fused states [R, L, H]."""
+        if not self.config.savings.needed_positions:
+            return _at(self.mlm_head(fused, self.text.embedding_weight), positions)
         return self.mlm_head(_at(fused, positions), self.text.embedding_weight)
 
     def text_masked_lm_logits(self, states: Tensor, positions: Tensor) -> Tensor:

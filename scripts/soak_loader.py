@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.scripts import run_script
 from dataset.activity import LoaderStatus
 from dataset.batches import MixedBatches
-from dataset.config import ImageTextStream, RegionTextStream
+from dataset.config import ImageTextStream, RegionTextStream, TokenizerConfig
 from dataset.loader import batch_loader
 from dataset.prepare.progress import Progress
 from dataset.shapeworld import write_shapeworld
@@ -63,11 +63,12 @@ def resident(pid: int) -> float:
 def batches_of(data: Path, batch: int) -> MixedBatches:
     """The two streams of the quick start over an embedded data set, `batch` images of each in a step."""
     ensure_torchvision()  # before transformers is imported
-    tokenizer = load_tokenizer(str(data / "tokenizer"))
+    texts = TokenizerConfig(path=str(data / "tokenizer"))
+    tokenizer = load_tokenizer(texts.path)
     images = ImageTextStream(shards=str(data / "shards/images-*.tar"), batch_size=batch)
     regions = RegionTextStream(shards=str(data / "shards/regions-*.tar"), batch_size=2 * batch, max_images=batch)
     kinds = {"images": images, "regions": regions}
-    return MixedBatches({name: build_stream(name, kind, tokenizer, 40, 48, 8) for name, kind in kinds.items()}, seed=1)
+    return MixedBatches({name: build_stream(name, kind, tokenizer, texts, 48, 8) for name, kind in kinds.items()}, seed=1)
 
 
 def soak(data: Path, samples: int, workers: int, batch: int, looks: int = 100) -> Memory:

@@ -17,8 +17,9 @@ from torch import Tensor
 from common.errors import BadRecord
 from common.labels import IGNORED
 from dataset.boxes import Box
-from dataset.config import MaskingConfig
+from dataset.config import MaskingConfig, Padding
 from dataset.masking import MaskVocabulary, mask_tokens
+from dataset.packing import text_bins
 from dataset.text import EmptyCaption
 from dataset.tokenizers import pad_rows, pad_texts, token_lists
 
@@ -100,19 +101,24 @@ class TextSide:
         tokenizer: as `load_tokenizer` gives it.
         max_tokens: longest sequence.
         masking: how to hide tokens; None: batches carry no masked texts.
+        padding: see `Padding`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, masking: MaskingConfig | None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, masking: MaskingConfig | None, padding: Padding = "packed"
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.masking = masking
+        self.padding: Padding = padding
         self.vocabulary = MaskVocabulary.of(tokenizer)
 
     def tensors(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
-        """text_ids int64 [R, L], text_mask bool [R, L], sample_ids int64 [R], group int64 [R], negative_draws float32 [R, 2], and with
-        masking text_ids_masked int64 [R, L], masked_positions int64 [R, M], mlm_labels int64 [R, M]."""
+        """text_ids int64 [R, L], text_mask bool [R, L], sample_ids int64 [R], group int64 [R], negative_draws float32 [R, 2]; with
+        masking text_ids_masked int64 [R, L], masked_positions int64 [R, M], mlm_labels int64 [R, M]; and packed text_bins int64 [K, W],
+        see `text_bins`."""
         tokens = token_lists(self.tokenizer, [placed.row.text for placed in rows], self.max_tokens)
-        ids, mask = pad_texts(self.tokenizer, tokens, self.max_tokens)
+        ids, mask = pad_texts(self.tokenizer, tokens, self.max_tokens, to_longest=self.padding != "max")
         tensors = {
             "text_ids": ids,
             "text_mask": mask,
@@ -122,6 +128,8 @@ class TextSide:
         }
         if self.masking is not None:
             tensors |= self._masked(tokens, rows, self.masking, ids.shape[1])
+        if self.padding == "packed":
+            tensors["text_bins"] = text_bins([len(row) for row in tokens], ids.shape[1])
         return tensors
 
     def _masked(self, tokens: list[list[int]], rows: Sequence[PlacedRow], masking: MaskingConfig, width: int) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataset.config import ImageTextStream, RegionTextStream, StorageSettings
+from dataset.config import ImageTextStream, RegionTextStream, StorageSettings, TokenizerConfig
 from dataset.records import open_source
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
@@ -19,7 +19,7 @@ def build_stream(
     name: str,
     config: ImageTextStream | RegionTextStream,
     tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
+    texts: TokenizerConfig,
     image_size: int,
     patch_size: int,
     storage: StorageSettings | None = None,
@@ -29,7 +29,8 @@ def build_stream(
     Args:
         name: of the stream.
         config: its settings.
-        tokenizer, max_tokens: of its texts.
+        tokenizer: of its texts.
+        texts: how long they may be, and how they are padded.
         image_size, patch_size: of the model, in pixels.
         storage: how data files are read; None: the defaults.
 
@@ -38,7 +39,7 @@ def build_stream(
     """
     patterns = [config.shards] if isinstance(config.shards, str) else config.shards
     source = open_source(patterns, image_key=config.image_key, image_root=config.image_root, storage=Storage(storage))
-    text = TextSide(tokenizer, max_tokens, config.masking)
+    text = TextSide(tokenizer, texts.max_tokens, config.masking, texts.padding)
     if isinstance(config, RegionTextStream):
         return RegionTexts(name, source, config, text, image_size, patch_size)
     return ImageTexts(name, source, config, text, image_size)

@@ -124,8 +124,12 @@ class EngineSettings(Settings):
     """deepspeed only: ranks share out the optimizer's state (1), gradients as well (2), weights as well (3)."""
     activation_checkpointing: bool = False
     """Recompute each transformer block in the backward pass instead of keeping its activations: less memory, about a third more time."""
-    compile: bool = False
-    """torch.compile of each transformer block; takes a minute or more before the first step."""
+    compile: bool | Literal["graphs"] = False
+    """torch.compile of each transformer block, which takes a minute or more before the first step. graphs: the vision encoder's blocks,
+    whose shapes never change, are replayed as CUDA graphs as well."""
+    attention: Literal["auto", "fused", "math"] = "auto"
+    """How attention is computed. fused: flash or memory-efficient kernels. math: plain products. auto: fused on a GPU; on a CPU, where no
+    fused kernel knows dropout or a bias that learns, math."""
     accumulation: Positive = 1
     """Micro-batches of one optimizer step."""
     accumulate_contrast: Literal["batch", "micro"] = "batch"

@@ -143,10 +143,10 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
 
 
 def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
-    settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
+    settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride, config.storage)
-    text = TextSide(tokenizer, length, masking=None)
+        return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
+    text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)
     assert isinstance(settings, GroundingData), "the other kind of training data"

@@ -20,9 +20,11 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.blocks import compile_blocks, recompute_blocks
+from engine.blocks import begin_graphs, compile_blocks, recompute_blocks
 from engine.config.schema import EngineSettings
-from models.tasks.base import Task
+from models.attention import use_attention
+from models.tasks.base import Batch, Task
+from models.tasks.contrast import Contrast
 from models.vlm import VisionLanguageModel
 
 Tensors = dict[str, Tensor]
@@ -81,6 +83,12 @@ class Strategy:
         """
         raise NotImplementedError
 
+    def losses(self, batches: Mapping[str, Batch], contrast: Contrast) -> Tensors:
+        """One forward pass of the task on this rank; see `Task.forward`."""
+        if self.settings.compile == "graphs":
+            begin_graphs()
+        return self.wrapped(batches, contrast=contrast)
+
     def unsynchronised(self) -> AbstractContextManager[None]:
         """Forward and backward inside leave gradients on their rank: for all micro-batches of a step but the last."""
         return self.accelerator.no_sync(self.wrapped)
@@ -133,10 +141,15 @@ class Strategy:
 
     def _treat_blocks(self, model: VisionLanguageModel) -> None:
         """Prepare a model's blocks as configured; before it is wrapped, after it was copied."""
+        kind = self.settings.attention
+        if kind == "auto":
+            kind = "math" if self.device.type == "cpu" else "fused"
+        use_attention(model, kind)
         if self.settings.activation_checkpointing:
             recompute_blocks(model.blocks())
         if self.settings.compile:
-            compile_blocks(model.blocks())
+            vision = model.vision.blocks()
+            compile_blocks(vision, [*model.text.blocks(), *model.fusion.blocks()], graphs=self.settings.compile == "graphs")
 
 
 def join_group(timeout: timedelta | None) -> None:

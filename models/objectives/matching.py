@@ -33,6 +33,16 @@ def hard_negatives(similarity: Tensor, same: Tensor, draws: Tensor) -> tuple[Ten
     return index, total.squeeze(1) > 0
 
 
+def hard_negatives_one_by_one(similarity: Tensor, same: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """What `hard_negatives` gives, row by row with the host waiting, as published code draws: what the batched draw is measured against."""
+    index, valid = torch.zeros(len(draws), dtype=torch.int64, device=draws.device), ~same.all(dim=1)
+    for row, draw in enumerate(draws.tolist()):
+        cumulative = negative_weights(similarity[row : row + 1], same[row : row + 1]).double().cumsum(dim=1)[0]
+        below = int((cumulative <= draw * cumulative[-1]).sum().item())
+        index[row] = min(below, len(cumulative) - 1)
+    return index, valid
+
+
 def hardest_negatives(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
     """The most similar negative column of every row (MVP section 3.3).
 

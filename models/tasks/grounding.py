@@ -51,5 +51,4 @@ def predict_boxes(model: VisionLanguageModel, images: Tensor, ids: Tensor, mask:
         [R, 4] centre x, centre y, width, height relative to the image, in [0, 1].
     """
     vision = model.context(model.encode_images(images))
-    view = torch.arange(len(ids), device=ids.device)
-    return model.boxes(model.fuse(vision, [FusionPass(model.encode_text(ids, mask), mask, view, pooled=True)])[0]).float()
+    return model.boxes(model.fuse(vision, [FusionPass(model.encode_text(ids, mask), mask, None, pooled=True)])[0]).float()

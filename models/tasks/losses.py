@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
-from models.fusion import VisionContext
+from models.context import VisionContext
+from models.fusion import FusionPass
 from models.objectives.box import box_losses
 from models.objectives.masked_image import code_loss, token_loss
 from models.objectives.masked_lm import mlm_loss
+from models.packing import Packing
 from models.tasks.base import Batch
 from models.tasks.contrast import DIRECT, Contrast
 from models.tasks.parallel import second_caption_losses
 from models.tasks.passes import Request, Scores, masked_lm, matching, run_requests
-from models.vlm import FusionPass, VisionLanguageModel
+from models.vlm import VisionLanguageModel
 
 CONTRASTIVE = {"itc", "ttc"}
 """Objectives that compare all pairs of a step."""
@@ -55,9 +57,11 @@ class Encoded:
     """[R, D] what each text describes: its image or region."""
     mask: Tensor
     """[R, L] True for tokens."""
-    image_view: Tensor
-    """[R] the whole image of each text."""
-    own_view: Tensor
+    packing: Packing | None = None
+    """Which positions are tokens, where the batch tells."""
+    image_view: Tensor | None = None
+    """[R] the whole image of each text; None: text i has image i."""
+    own_view: Tensor | None = None
     """[R] what each text describes."""
     text: Tensor
     """[R, L, H]"""
@@ -73,8 +77,8 @@ class Encoded:
         wanted = set(objectives)
         if "text_mask" in batch:
             self.mask = batch["text_mask"]
-            rows = torch.arange(len(self.mask), device=self.mask.device)
-            self.image_view = self.own_view = batch.get("image_index", rows)
+            self.packing = Packing(batch["text_bins"], *self.mask.shape) if "text_bins" in batch else None
+            self.image_view = self.own_view = batch.get("image_index")
         if "image" in batch and (wanted & (CONTRASTED | FUSED) or ("mim" in wanted and model.visual_tokenizer is None)):
             self._encode_images(model, fuses and bool(wanted & FUSED))
         if wanted & (CLEAN_TEXT | MASKED_TEXT):
@@ -83,13 +87,13 @@ class Encoded:
     def _encode_images(self, model: VisionLanguageModel, fused: bool) -> None:
         regions = None
         if "patch_mask" in self.batch:
-            self.tokens, regions = model.encode_regions(self.batch["image"], self.image_view, self.batch["patch_mask"])
+            self.tokens, regions = model.encode_regions(self.batch["image"], self.batch["image_index"], self.batch["patch_mask"])
             self.global_tokens = regions.tokens
             self.own_view = len(self.tokens) + torch.arange(len(self.mask), device=self.mask.device)
         else:
             self.tokens = model.encode_images(self.batch["image"])
             self.global_tokens = self.tokens[:, 0]
-            if "image_index" in self.batch:
+            if self.image_view is not None:
                 self.global_tokens = self.global_tokens[self.image_view]
         if fused:
             self.vision = model.context(self.tokens, regions)
@@ -97,7 +101,9 @@ class Encoded:
     def _encode_texts(self, model: VisionLanguageModel, wanted: set[str]) -> None:
         clean, masked = bool(wanted & CLEAN_TEXT), bool(wanted & MASKED_TEXT)
         ids = [self.batch[name] for name, used in (("text_ids", clean), ("text_ids_masked", masked)) if used]
-        states = model.encode_text(torch.cat(ids), self.mask.repeat(len(ids), 1)).split(len(self.mask))  # clean and masked in one call
+        packing = None if self.packing is None else self.packing.times(len(ids))
+        # clean and masked in one call
+        states = model.encode_text(torch.cat(ids), self.mask.repeat(len(ids), 1), packing).split(len(self.mask))
         if clean:
             self.text = states[0]
         if masked:
@@ -109,8 +115,9 @@ class Encoded:
         if objective in self.variants.stop_text_gradient:
             states = states.detach()
         # for a box the whole image is in view: it must be found, not read off the region's mask
-        view = self.image_view if objective == "box" else self.own_view
-        return FusionPass(states, self.mask, view, pooled=objective != "mlm")
+        whole = objective == "box"
+        view = self.image_view if whole else self.own_view
+        return FusionPass(states, self.mask, view, pooled=objective != "mlm", whole=whole, packing=self.packing)
 
 
 def stream_losses(

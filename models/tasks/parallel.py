@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.distributed import GradientMode
 from common.errors import UserError
-from models.fusion import VisionContext
+from models.context import VisionContext
 from models.objectives.masked_lm import mlm_loss
 from models.tasks.base import Batch
 from models.tasks.contrast import DIRECT, Contrast
@@ -48,7 +48,6 @@ def parallel_losses(
     if "mlm" in objectives:
         texts.append((batch["text_ids_masked"], mask))
     first, second, *masked = encode_together(model, texts)
-    rows = torch.arange(len(mask), device=mask.device)
     if "ttc" in objectives or "ttm" in objectives:
         features = model.text_features(first), model.text_features(second)
         if "ttc" in objectives:
@@ -56,10 +55,10 @@ def parallel_losses(
             if contrast.stops_at_features:
                 return scores
         if "ttm" in objectives:
-            pair = FusionPass(second, mask_2, rows)
+            pair = FusionPass(second, mask_2, None)
             scores |= run_requests(model, text_context(model, first, mask), [matching(model, pair, features, batch, mode, "ttm")])
     if "mlm" in objectives:
-        hidden = FusionPass(masked[0], mask, rows)
+        hidden = FusionPass(masked[0], mask, None)
         scores |= run_requests(model, text_context(model, second, mask_2), [masked_lm(model, hidden, batch, mode)])
     if "tlm" in objectives:
         scores["tlm"] = _translation_lm_loss(model, batch, mode)
@@ -119,5 +118,5 @@ def text_context(model: VisionLanguageModel, states: Tensor, mask: Tensor) -> Vi
 def _translation_lm_loss(model: VisionLanguageModel, batch: Batch, mode: GradientMode) -> Tensor:
     """Masked language modelling of the two texts in one row, with no cross-attention (XLM's TLM, arXiv 1901.07291)."""
     mask = batch["pair_mask"]
-    _, fused = model.fusion(model.encode_text(batch["pair_ids_masked"], mask), mask, None)
+    (fused,) = model.fuse(None, [FusionPass(model.encode_text(batch["pair_ids_masked"], mask), mask, None)])
     return mlm_loss(model.masked_lm_logits(fused, batch["pair_masked_positions"]), batch["pair_mlm_labels"], mode)

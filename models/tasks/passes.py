@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
-from models.fusion import VisionContext
+from models.context import VisionContext
+from models.fusion import FusionPass
 from models.objectives.masked_lm import mlm_loss
-from models.objectives.matching import hard_negatives, inseparable, itm_loss
+from models.objectives.matching import hard_negatives, hard_negatives_one_by_one, inseparable, itm_loss
+from models.packing import Packing
 from models.tasks.base import Batch
-from models.vlm import FusionPass, VisionLanguageModel
+from models.vlm import VisionLanguageModel
 
 Scores = dict[str, Tensor]
 Request = tuple[list[FusionPass], Callable[[list[Tensor]], Scores]]
@@ -31,7 +33,9 @@ def run_requests(model: VisionLanguageModel, context: VisionContext | None, requ
 
 
 @torch.no_grad()
-def draw_negatives(view: Tensor, text: Tensor, temperature: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_negatives(
+    view: Tensor, text: Tensor, temperature: Tensor, batch: Batch, batched: bool = True
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each text a wrong view and for each view a wrong text, within the groups of this rank's batch.
 
     Args:
@@ -39,6 +43,7 @@ def draw_negatives(view: Tensor, text: Tensor, temperature: Tensor, batch: Batch
         text: [R, E] features.
         temperature: scalar that divides the similarities.
         batch: with sample_ids [R], group [R] and negative_draws [R, 2].
+        batched: False draws row by row.
 
     Returns:
         For each text the row [R] of the drawn view and whether there is one [R]; for each view the same of the drawn text.
@@ -46,7 +51,8 @@ def draw_negatives(view: Tensor, text: Tensor, temperature: Tensor, batch: Batch
     with torch.autocast(view.device.type, enabled=False):
         similarity = view.float() @ text.float().T / temperature.float()  # [R, R] rows are views, columns texts
     same, draws = inseparable(batch["sample_ids"], batch["group"]), batch["negative_draws"]
-    return *hard_negatives(similarity.T, same, draws[:, 0]), *hard_negatives(similarity, same, draws[:, 1])
+    draw = hard_negatives if batched else hard_negatives_one_by_one
+    return *draw(similarity.T, same, draws[:, 0]), *draw(similarity, same, draws[:, 1])
 
 
 def matching(
@@ -62,12 +68,15 @@ def matching(
         mode: see `GradientMode`.
         name: of the loss.
     """
-    view_of_text, has_view, text_of_view, has_text = draw_negatives(*features, model.temperature, batch)
-    text, mask, view = pair.text, pair.mask, pair.view
+    view_of_text, has_view, text_of_view, has_text = draw_negatives(
+        *features, model.temperature, batch, model.config.savings.batched_negatives
+    )
+    pair = pair._replace(pooled=True)
+    text, mask = pair.text.index_select(0, text_of_view), pair.mask[text_of_view]
     passes = [
-        FusionPass(text, mask, view, pooled=True),
-        FusionPass(text, mask, view[view_of_text], pooled=True),  # a region's mask travels with its view
-        FusionPass(text[text_of_view], mask[text_of_view], view, pooled=True),
+        pair,
+        pair._replace(view=view_of_text if pair.view is None else pair.view[view_of_text]),  # a region's mask travels with its view
+        pair._replace(text=text, mask=mask, packing=packing_of_drawn(pair.packing, mask)),
     ]
     positive = torch.ones_like(has_view)
 
@@ -77,6 +86,14 @@ def matching(
         return {name: itm_loss(logits, matched, torch.cat([positive, has_view, has_text]), mode)}
 
     return passes, score
+
+
+def packing_of_drawn(packing: Packing | None, mask: Tensor) -> Packing | None:
+    """Where the tokens of drawn texts [R, L] are, if those of all texts are known.
+
+    Only the device knows which texts it drew. To ask it would stop the host, so that on a GPU their padding is computed along.
+    """
+    return Packing.of(mask) if packing is not None and mask.device.type == "cpu" else None
 
 
 def masked_lm(model: VisionLanguageModel, masked: FusionPass, batch: Batch, mode: GradientMode) -> Request:

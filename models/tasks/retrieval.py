@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.fusion import VisionContext
+from models.context import VisionContext
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
 from models.tasks.losses import CONTRASTIVE, stream_losses

@@ -29,12 +29,13 @@ class TextEncoder(nn.Module):
         """Its transformer blocks, in order: the units that are compiled, recomputed or sharded by themselves."""
         return list(self.backbone.encoder.layer)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         """Encode texts.
 
         Args:
             ids: [R, L] token ids.
-            mask: [R, L] True for tokens, False for padding.
+            mask: [R, L] True for tokens, False for padding; or [R, L, L] True where a token (row) may attend to another (column).
+            positions: [R, L] number of each token in its text, from 0, where a row holds several texts; None: one text a row.
 
         Returns:
             [R, L, H]; states of padding positions mean nothing.
@@ -61,8 +62,9 @@ def library_config(kind: type[LibraryConfig], config: TextConfig) -> LibraryConf
 
 
 def key_mask(mask: Tensor) -> Tensor:
-    """Which tokens may be attended to, [R, 1, L, L] of a mask [R, L].
+    """Which tokens may be attended to, [R, 1, L, L] of a mask [R, L] or [R, L, L].
 
     Of a 2D mask transformers would first ask the device whether it is all ones, a host sync; a ready 4D one it takes as it is.
     """
-    return mask.bool()[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+    mask = mask.bool()
+    return mask[:, None] if mask.dim() == 3 else mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)

@@ -23,8 +23,9 @@ class Roberta(TextEncoder):
         super().__init__(RobertaModel(roberta_config(config), add_pooling_layer=False))
         self.pad_token_id = config.pad_token_id
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         """Encode texts [R, L] with mask [R, L] to [R, L, H]; see `TextEncoder`. Positions skip padding and start behind its id."""
         tokens = ids != self.pad_token_id
-        positions = self.pad_token_id + tokens.cumsum(dim=1) * tokens
-        return self.backbone(input_ids=ids, attention_mask=key_mask(mask), position_ids=positions.to(torch.int64)).last_hidden_state
+        numbers = tokens.cumsum(dim=1) if positions is None else positions + 1
+        places = self.pad_token_id + numbers * tokens
+        return self.backbone(input_ids=ids, attention_mask=key_mask(mask), position_ids=places.to(torch.int64)).last_hidden_state

@@ -15,7 +15,7 @@ from common.errors import UserError
 from models.checkpoints.adapter import Adapter, HeadCounts
 from models.checkpoints.keys import KeyTable, convert
 from models.config import ClipVitConfig, ModelConfig
-from models.fusion import VisionContext
+from models.context import VisionContext
 from models.objectives.matching import negative_weights
 from models.tasks.base import Batch
 from models.tasks.passes import draw_negatives

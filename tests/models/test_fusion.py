@@ -1,12 +1,19 @@
-"""The fusion encoder and its shared vision context."""
+"""The fusion encoder, the context that its passes share, and texts without padding."""
 
 import torch
+from torch import Tensor
 
 from models.config import FusionConfig, TextConfig
-from models.fusion import Fusion
+from models.context import VisionContext
+from models.fusion import Fusion, FusionPass
+from models.packing import HOLE, Packing
 from models.vision.regions import RegionViews, region_tokens
 
 CONFIG = TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=20, max_positions=16, dropout=0.0)
+
+
+def fuse(fusion: Fusion, text: Tensor, mask: Tensor, vision: VisionContext, view: Tensor) -> Tensor:
+    return fusion([FusionPass(text, mask, view)], vision)[0]
 
 
 def build() -> tuple[Fusion, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -26,8 +33,8 @@ def test_a_region_that_is_the_whole_image_equals_the_image() -> None:
     index = torch.tensor([0, 0, 2, 1])
     patches = torch.ones(4, 9, dtype=torch.bool)
     regions = RegionViews(region_tokens(tokens, index, patches), index, patches)
-    _, as_region = fusion(text, mask, fusion.context(tokens, regions), torch.arange(4) + 3)
-    _, as_image = fusion(text, mask, fusion.context(tokens), index)
+    as_region = fuse(fusion, text, mask, fusion.context(tokens, regions), torch.arange(4) + 3)
+    as_image = fuse(fusion, text, mask, fusion.context(tokens), index)
     torch.testing.assert_close(as_region, as_image)
 
 
@@ -39,7 +46,7 @@ def test_a_region_sees_its_own_patches_only() -> None:
 
     def fused(tokens: torch.Tensor) -> torch.Tensor:
         regions = RegionViews(region_tokens(tokens, index, patches), index, patches)
-        return fusion(text, mask, fusion.context(tokens, regions), torch.arange(4) + 3)[1]
+        return fuse(fusion, text, mask, fusion.context(tokens, regions), torch.arange(4) + 3)
 
     outside, inside = tokens.clone(), tokens.clone()
     outside[1, [1, 2, 4]] += 5  # token 1 + patch number; patches 0, 1 and 3
@@ -48,21 +55,64 @@ def test_a_region_sees_its_own_patches_only() -> None:
     assert (fused(inside) - fused(tokens)).abs().max() > 1e-3
 
 
-def test_passes_together_equal_passes_apart() -> None:
+def passes_over_regions() -> tuple[Fusion, list[Tensor], VisionContext, VisionContext, list[FusionPass]]:
+    """Five passes as pre-training has them: three over the regions, one over drawn regions, one over whole images."""
     fusion, tokens, text, mask = build()
-    vision = fusion.context(tokens)
-    first, second = torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 0, 1])
-    _, together = fusion(torch.cat([text, text]), torch.cat([mask, mask]), vision, torch.cat([first, second]))
-    torch.testing.assert_close(together, torch.cat([fusion(text, mask, vision, first)[1], fusion(text, mask, vision, second)[1]]))
+    leaves = [tokens.requires_grad_(), text.requires_grad_(), *fusion.parameters()]
+    index = torch.tensor([0, 0, 2, 1])
+    patches = torch.rand(4, 9, generator=torch.Generator().manual_seed(1)) < 0.5
+    patches[:, 4] = True
+    regions = RegionViews(region_tokens(tokens, index, patches), index, patches)
+    own, drawn = torch.arange(4) + 3, torch.tensor([2, 3, 0, 1])
+    passes = [
+        FusionPass(text, mask, own, pooled=True),
+        FusionPass(text, mask, own[drawn], pooled=True),
+        FusionPass(text[drawn], mask[drawn], own, pooled=True),
+        FusionPass(text.flip(2), mask, own),
+        FusionPass(text, mask, index, pooled=True, whole=True),
+    ]
+    return fusion, leaves, fusion.context(tokens, regions), fusion.context(tokens, regions, shared=False), passes
+
+
+def with_gradients(states: list[Tensor], passes: list[FusionPass], leaves: list[Tensor]) -> list[Tensor]:
+    """The states of tokens, and the gradients of a number made of them."""
+    kept = [part if item.pooled else part * item.mask[:, :, None] for part, item in zip(states, passes, strict=True)]
+    total = torch.stack([(part.sin() * (number + 1)).sum() for number, part in enumerate(kept)]).sum()
+    return [*(part.detach() for part in kept), *torch.autograd.grad(total, leaves, retain_graph=True)]
+
+
+def test_passes_together_equal_passes_apart_in_states_and_gradients() -> None:
+    fusion, leaves, vision, _, passes = passes_over_regions()
+    apart = [fusion([item], vision)[0] for item in passes]
+    together = with_gradients(fusion(passes, vision), passes, leaves)
+    for ours, expected in zip(together, with_gradients(apart, passes, leaves), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_shared_keys_and_values_equal_those_projected_for_every_row() -> None:
+    fusion, leaves, shared, unshared, passes = passes_over_regions()
+    ours = with_gradients(fusion(passes, shared), passes, leaves)
+    for found, expected in zip(ours, with_gradients(fusion(passes, unshared), passes, leaves), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_packed_texts_equal_padded_ones_in_states_and_gradients() -> None:
+    fusion, leaves, vision, _, passes = passes_over_regions()
+    two_rows = Packing(torch.tensor([[5, 6, 7, 8, 9, HOLE, HOLE, HOLE], [0, 1, 2, 10, 11, 15, 16, 17], [18, *[HOLE] * 7]]), 4, 5)
+    packed = [item._replace(packing=Packing.of(item.mask) if number else two_rows) for number, item in enumerate(passes)]
+    packed[3] = passes[3]  # one that is not packed beside those that are
+    ours = with_gradients(fusion(packed, vision), passes, leaves)
+    for found, expected in zip(ours, with_gradients(fusion(passes, vision), passes, leaves), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_text_padding_changes_nothing() -> None:
     fusion, tokens, text, mask = build()
     vision, view = fusion.context(tokens), torch.tensor([0, 1, 2, 0])
     longer = torch.cat([text, torch.randn(4, 3, 16, dtype=torch.float64)], dim=1)
-    padded = fusion(longer, torch.nn.functional.pad(mask, (0, 3)), vision, view)[1][:, :5]
+    padded = fuse(fusion, longer, torch.nn.functional.pad(mask, (0, 3)), vision, view)[:, :5]
     keep = mask[:, :, None]
-    torch.testing.assert_close(padded * keep, fusion(text, mask, vision, view)[1] * keep)
+    torch.testing.assert_close(padded * keep, fuse(fusion, text, mask, vision, view) * keep)
 
 
 def test_attention_maps_are_the_probabilities_of_the_forward_pass() -> None:
@@ -81,15 +131,14 @@ def test_attention_maps_are_the_probabilities_of_the_forward_pass() -> None:
 def test_pooled_rows_are_position_zero_of_the_full_ones_with_the_same_gradients() -> None:
     fusion, tokens, text, mask = build()
     text.requires_grad_()
-    view = torch.tensor([0, 2, 1, 1])
+    vision, view = fusion.context(tokens), torch.tensor([0, 2, 1, 1])
 
-    def gradients(states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(states.sin().sum(), [text, *fusion.parameters()])
+    def gradients(states: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(states.sin().sum(), [text, *fusion.parameters()], retain_graph=True)
 
-    heads, others = fusion(text, mask, fusion.context(tokens), view, pooled=3)
-    assert (heads.shape, others.shape) == ((3, 1, 16), (1, 5, 16))
-    _, full = fusion(text, mask, fusion.context(tokens), view)
-    pooled, wanted = torch.cat([heads[:, 0], others[0]]), torch.cat([full[:3, 0], full[3]])
+    pooled = fusion([FusionPass(text, mask, view, pooled=True)], vision)[0]
+    assert pooled.shape == (4, 1, 16)
+    wanted = fuse(fusion, text, mask, vision, view)[:, :1]
     torch.testing.assert_close(pooled, wanted)
     for ours, expected in zip(gradients(pooled), gradients(wanted), strict=True):
         torch.testing.assert_close(ours, expected)
