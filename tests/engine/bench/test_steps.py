@@ -87,4 +87,4 @@ def test_comparison_gives_both_settings_numbers_and_their_ratio(tmp_path: Path, 
 @pytest.mark.parametrize("option", ["steps", "warmup"])
 def test_numbers_of_steps_are_checked(tmp_path: Path, option: str) -> None:
     with pytest.raises(UserError, match=f"--{option} 0: must be at least 1"):
-        steps.run(bench_request(tmp_path, **{option: 0}))
+        steps.run(replace(bench_request(tmp_path), **{option: 0}))
