@@ -16,6 +16,7 @@ USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=V
                      [--nnodes N --rdzv HOST:PORT]
        python run.py sbatch --task TASK --config FILE --output_dir DIR --nodes N --gpus N [--set KEY=VALUE ...] [--out FILE]
        python run.py config|validate --config FILE [--set KEY=VALUE ...]
+       python run.py bench --config FILE [--stages [MEASURE]] [--compare KEY=A,B ...] [--set KEY=VALUE ...]
        python run.py schema [--out FILE]
        python run.py list"""
 
@@ -39,6 +40,7 @@ def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     commands: dict[str, Callable[[list[str], Mapping[str, Entry], Path], int]] = {
         "config": _config,
         "validate": _validate,
+        "bench": _bench,
         "schema": _schema,
         "sbatch": _sbatch,
         "list": _list,
@@ -95,6 +97,13 @@ def _validate(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     loaded = load_config(_find(options.config, root), options.overrides, options.task)
     for line in validate_run(loaded.config, options.nproc):
         print(line)
+    return 0
+
+
+def _bench(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    from engine.bench.command import bench
+
+    print(bench(given, list(tasks), lambda config: _find(config, root)))
     return 0
 
 

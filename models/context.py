@@ -32,21 +32,59 @@ class Seen(NamedTuple):
     """[M, 1, 1, P] True where attending is allowed; None for everywhere."""
 
 
+class LayerView(ABC):
+    """All views as one layer sees them."""
+
+    @abstractmethod
+    def rows(self, view: Tensor | None, whole: bool = False) -> Seen:
+        """What text rows that attend to `view` [M] see.
+
+        Args:
+            view: [M] numbers of views; None: row i attends to view i, and there are no regions.
+            whole: all these views are whole images.
+        """
+
+
 class VisionContext(ABC):
-    """Every fusion layer's keys and values of all views."""
+    """Keys and values of all views for every fusion layer."""
 
     groups: bool = True
     """Whether passes over the same views share what they see."""
 
     @abstractmethod
-    def rows(self, layer: int, view: Tensor | None, whole: bool = False) -> Seen:
-        """What text rows that attend to `view` [M] see in one layer.
+    def layer(self, index: int) -> LayerView:
+        """What one layer of the fusion encoder sees."""
 
-        Args:
-            layer: of the fusion encoder.
-            view: [M] numbers of views; None: row i attends to view i, and there are no regions.
-            whole: all these views are whole images.
-        """
+
+@dataclass(frozen=True)
+class SharedView(LayerView):
+    """Keys and values were projected once for each image."""
+
+    keys: Tensor
+    """[B, h, P, d]; [V, h, P, d] where every view has tokens of its own."""
+    values: Tensor
+    region_keys: Tensor | None
+    """[V, h, 1, d]: the keys of each view's global token; None unless regions share their image's patches."""
+    region_values: Tensor | None
+    image_index: Tensor | None
+    """[V] the image of each view; None unless regions share their image's patches."""
+    mask: Tensor | None
+    """[V, P] True where a view may be attended to; None where all of it may."""
+
+    def rows(self, view: Tensor | None, whole: bool = False) -> Seen:
+        """See `LayerView`."""
+        if view is None:
+            return Seen(self.keys, self.values, _row_mask(self.mask, None))
+        if self.region_keys is None or self.region_values is None or self.image_index is None:
+            return Seen(_pick(self.keys, view), _pick(self.values, view), _row_mask(self.mask, view))
+        if whole:
+            return Seen(_pick(self.keys, view), _pick(self.values, view), None)
+        image = self.image_index[view]
+        return Seen(
+            torch.cat([_pick(self.region_keys, view), _pick(self.keys[:, :, 1:], image)], dim=2),
+            torch.cat([_pick(self.region_values, view), _pick(self.values[:, :, 1:], image)], dim=2),
+            _row_mask(self.mask, view),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,82 +92,70 @@ class SharedContext(VisionContext):
     """Projected once for each image, and shared by all passes over it: the true pair, hard negatives, masked language modelling, box
     prediction, and all its regions."""
 
-    keys: list[Tensor]
-    """For each layer [B, h, P, d]; [V, h, P, d] where every view has tokens of its own."""
-    values: list[Tensor]
-    region_keys: list[Tensor] | None = None
-    """For each layer [V, h, 1, d]: the keys of each view's global token; None unless regions share their image's patches."""
-    region_values: list[Tensor] | None = None
-    image_index: Tensor | None = None
-    """[V] the image of each view; None unless regions share their image's patches."""
-    mask: Tensor | None = None
-    """[V, P] True where a view may be attended to; None where all of it may."""
+    views: list[SharedView]
+    """For each layer."""
 
     @classmethod
     def of(cls, layers: Sequence[Project], tokens: Tensor, regions: RegionViews | None, mask: Tensor | None) -> "SharedContext":
         """Project whole images [B, P, D] and their regions for all layers; see `Fusion.context`."""
-        pairs = [project(tokens) for project in layers]
-        keys, values = [key for key, _ in pairs], [value for _, value in pairs]
         if regions is None:
-            return cls(keys, values, mask=mask)
-        region_pairs = [project(regions.tokens[:, None]) for project in layers]  # [R, h, 1, d]
-        return cls(
-            keys,
-            values,
-            [torch.cat([key[:, :, :1], region]) for key, (region, _) in zip(keys, region_pairs, strict=True)],
-            [torch.cat([value[:, :, :1], region]) for value, (_, region) in zip(values, region_pairs, strict=True)],
-            images_of_views(tokens, regions),
-            view_masks(tokens, regions),
-        )
+            return cls([SharedView(*project(tokens), None, None, None, mask) for project in layers])
+        image_index, visible = images_of_views(tokens, regions), view_masks(tokens, regions)
+        views = []
+        for project in layers:
+            keys, values = project(tokens)
+            region_keys, region_values = project(regions.tokens[:, None])  # [R, h, 1, d]
+            region_keys, region_values = torch.cat([keys[:, :, :1], region_keys]), torch.cat([values[:, :, :1], region_values])
+            views.append(SharedView(keys, values, region_keys, region_values, image_index, visible))
+        return cls(views)
 
-    def rows(self, layer: int, view: Tensor | None, whole: bool = False) -> Seen:
+    def layer(self, index: int) -> LayerView:
         """See `VisionContext`."""
-        keys, values = self.keys[layer], self.values[layer]
-        if view is None:
-            return Seen(keys, values, _row_mask(self.mask, None))
-        if self.region_keys is None or self.region_values is None or self.image_index is None:
-            return Seen(_pick(keys, view), _pick(values, view), _row_mask(self.mask, view))
-        if whole:
-            return Seen(_pick(keys, view), _pick(values, view), None)
-        image = self.image_index[view]
-        return Seen(
-            torch.cat([_pick(self.region_keys[layer], view), _pick(keys[:, :, 1:], image)], dim=2),
-            torch.cat([_pick(self.region_values[layer], view), _pick(values[:, :, 1:], image)], dim=2),
-            _row_mask(self.mask, view),
-        )
+        return self.views[index]
+
+
+@dataclass(frozen=True)
+class UnsharedView(LayerView):
+    """Keys and values are projected anew for every row of every pass, as published code does: what sharing is measured against."""
+
+    project: Project
+    tokens: Tensor
+    """[B, P, D]; [V, P, D] where every view has tokens of its own."""
+    region_tokens: Tensor | None
+    """[V, D] the global token of each view; None unless regions share their image's patches."""
+    image_index: Tensor | None
+    """As in `SharedView`."""
+    mask: Tensor | None
+    """As in `SharedView`."""
+
+    def rows(self, view: Tensor | None, whole: bool = False) -> Seen:
+        """See `LayerView`."""
+        source = self.tokens
+        if view is not None:
+            source = _pick(source, view if self.image_index is None else self.image_index[view])
+            if self.region_tokens is not None:
+                source = torch.cat([_pick(self.region_tokens, view)[:, None], source[:, 1:]], dim=1)
+        return Seen(*self.project(source), _row_mask(self.mask, view))
 
 
 @dataclass(frozen=True)
 class UnsharedContext(VisionContext):
-    """Projected anew for every row of every pass, as published code does: what sharing is measured against."""
+    """See `UnsharedView`."""
 
-    layers: list[Project]
-    tokens: Tensor
-    """[B, P, D]; [V, P, D] where every view has tokens of its own."""
-    region_tokens: Tensor | None = None
-    """[V, D] the global token of each view; None unless regions share their image's patches."""
-    image_index: Tensor | None = None
-    """[V] the image of each view; None unless regions share their image's patches."""
-    mask: Tensor | None = None
-    """As in `SharedContext`."""
+    views: list[UnsharedView]
     groups = False
 
     @classmethod
     def of(cls, layers: Sequence[Project], tokens: Tensor, regions: RegionViews | None, mask: Tensor | None) -> "UnsharedContext":
         """Keep what is to be projected; arguments as for `SharedContext.of`."""
         if regions is None:
-            return cls(list(layers), tokens, mask=mask)
-        globals_ = torch.cat([tokens[:, 0], regions.tokens])
-        return cls(list(layers), tokens, globals_, images_of_views(tokens, regions), view_masks(tokens, regions))
+            return cls([UnsharedView(project, tokens, None, None, mask) for project in layers])
+        globals_, image_index = torch.cat([tokens[:, 0], regions.tokens]), images_of_views(tokens, regions)
+        return cls([UnsharedView(project, tokens, globals_, image_index, view_masks(tokens, regions)) for project in layers])
 
-    def rows(self, layer: int, view: Tensor | None, whole: bool = False) -> Seen:
+    def layer(self, index: int) -> LayerView:
         """See `VisionContext`."""
-        source = self.tokens
-        if view is not None:
-            source = _pick(source, view if self.image_index is None else self.image_index[view])
-            if self.region_tokens is not None:
-                source = torch.cat([_pick(self.region_tokens, view)[:, None], source[:, 1:]], dim=1)
-        return Seen(*self.layers[layer](source), _row_mask(self.mask, view))
+        return self.views[index]
 
 
 def images_of_views(tokens: Tensor, regions: RegionViews) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.attention import Attention
 from models.config import FusionConfig, TextConfig
-from models.context import Project, Seen, SharedContext, UnsharedContext, VisionContext, view_masks
+from models.context import LayerView, Project, SharedContext, UnsharedContext, VisionContext, view_masks
 from models.packing import Packing, Rows
 from models.vision.regions import RegionViews
 
@@ -42,6 +42,9 @@ class Group(NamedTuple):
     passes: int
     rows: int
     """Of each pass."""
+    view: Tensor | None
+    """[rows], see `FusionPass`."""
+    whole: bool
 
 
 class Layout(NamedTuple):
@@ -90,13 +93,13 @@ class FusionLayer(nn.Module):
         """Keys and values [B, h, P, d] that the layer's cross-attention sees of source states [B, P, D]."""
         return self.cross_attention.project(source)
 
-    def forward(self, states: Tensor, layout: Layout, seen: Sequence[Seen] | None, pooled: bool = False) -> Tensor:
+    def forward(self, states: Tensor, layout: Layout, vision: LayerView | None, pooled: bool = False) -> Tensor:
         """The whole layer.
 
         Args:
             states: [T, H] tokens of all rows.
             layout: how they are laid out.
-            seen: what the rows of each group may attend to; None skips cross-attention.
+            vision: what this layer sees; None skips cross-attention.
             pooled: compute position 0 of each row alone; it still attends to all text.
 
         Returns:
@@ -105,8 +108,8 @@ class FusionLayer(nn.Module):
         states = self.attend_to_text(states, layout, pooled)
         if pooled:
             layout = layout._replace(rows=Rows(layout.rows.number, 1))
-        if seen is not None:
-            states = self.attend_to_vision(states, layout, seen)
+        if vision is not None:
+            states = self.attend_to_vision(states, layout, vision)
         return self.feed_forward(states)
 
     def attend_to_text(self, states: Tensor, layout: Layout, pooled: bool = False) -> Tensor:
@@ -118,10 +121,12 @@ class FusionLayer(nn.Module):
         mixed = attention.mix(rows.padded(attention.query(states)), keys, values, layout.mask)
         return self.self_attention_norm(states + self.dropout(attention.output(rows.flat(mixed))))
 
-    def attend_to_vision(self, states: Tensor, layout: Layout, seen: Sequence[Seen]) -> Tensor:
+    def attend_to_vision(self, states: Tensor, layout: Layout, vision: LayerView) -> Tensor:
         """Cross-attention sub-layer, [T, H] -> [T, H]."""
         attention, rows = self.cross_attention, layout.rows
         queries = layout.by_view(rows.padded(attention.query(states)))
+        # fetched here, so that a layer that is recomputed in the backward pass does not keep them
+        seen = [vision.rows(group.view, group.whole) for group in layout.groups]
         mixed = layout.by_pass([attention.mix(query, *what) for query, what in zip(queries, seen, strict=True)])
         return self.cross_attention_norm(states + self.dropout(attention.output(rows.flat(mixed))))
 
@@ -178,7 +183,7 @@ class Fusion(nn.Module):
         states = _tokens([passes[number] for number in order])
         *most, last = self.blocks()
         for index, layer in enumerate(most):
-            states = layer(states, layout, _seen(vision, index, passes, groups))
+            states = layer(states, layout, None if vision is None else vision.layer(index))
         parts = dict(zip(order, states.split(sizes), strict=True))
         found: dict[int, Tensor] = {}
         for pooled in (True, False):
@@ -201,7 +206,7 @@ class Fusion(nn.Module):
         order = [number for group in groups for number in group]
         layout, _ = _lay_out(passes, groups)
         states = torch.cat([parts[number] for number in order]) if len(order) > 1 else parts[order[0]]
-        states = layer(states, layout, _seen(vision, len(self.layers) - 1, passes, groups), pooled=pooled)
+        states = layer(states, layout, None if vision is None else vision.layer(len(self.layers) - 1), pooled=pooled)
         rows = states[:, None] if pooled else layout.rows.padded(states)  # [M, 1 or L, H]
         return dict(zip(order, rows.split([len(passes[number].mask) for number in order]), strict=True))
 
@@ -212,10 +217,11 @@ class Fusion(nn.Module):
         layout, _ = _lay_out(passes, [[0]])
         states = text.flatten(0, 1)
         for index, block in enumerate(self.blocks()[: wanted + 1]):
-            states, seen = block.attend_to_text(states, layout), vision.rows(index, view)
+            states = block.attend_to_text(states, layout)
             if index == wanted:
+                seen = vision.layer(index).rows(view)
                 return block.cross_attention.probabilities(layout.rows.padded(states), seen.keys, seen.mask)
-            states = block.feed_forward(block.attend_to_vision(states, layout, [seen]))
+            states = block.feed_forward(block.attend_to_vision(states, layout, vision.layer(index)))
         raise AssertionError("unreachable: the wanted layer is in range")
 
 
@@ -236,16 +242,16 @@ def _lay_out(passes: Sequence[FusionPass], groups: list[list[int]]) -> tuple[Lay
     items = [passes[number] for group in groups for number in group]
     mask = torch.cat([item.mask for item in items]) if len(items) > 1 else items[0].mask
     count, length = mask.shape
-    sizes, first = [], 0
+    sizes, start = [], 0
     places: list[Tensor] | None = [] if any(item.packing is not None for item in items) else None
     for item in items:
         rows = len(item.mask)
         if places is not None:
-            every = torch.arange(first * length, (first + rows) * length, device=mask.device)
-            places.append(every if item.packing is None else item.packing.places(first, count))
+            every = torch.arange(start * length, (start + rows) * length, device=mask.device)
+            places.append(every if item.packing is None else item.packing.places(start, count))
         sizes.append(rows * length if places is None else len(places[-1]))
-        first += rows
-    shapes = tuple(Group(len(group), len(passes[group[0]].mask)) for group in groups)
+        start += rows
+    shapes = tuple(Group(len(group), len(first.mask), first.view, first.whole) for group in groups for first in [passes[group[0]]])
     rows = Rows(count, length, None if places is None else torch.cat(places))
     return Layout(rows, mask.bool()[:, None, None, :], shapes), sizes
 
@@ -259,13 +265,6 @@ def _tokens(items: list[FusionPass]) -> Tensor:
 def _rows(item: FusionPass) -> Rows:
     number, length = item.mask.shape
     return Rows(number, length, None if item.packing is None else item.packing.places(0, number))
-
-
-def _seen(vision: VisionContext | None, layer: int, passes: Sequence[FusionPass], groups: list[list[int]]) -> list[Seen] | None:
-    """What the rows of each group attend to in one layer."""
-    if vision is None:
-        return None
-    return [vision.rows(layer, passes[group[0]].view, passes[group[0]].whole) for group in groups]
 
 
 def _initialize(module: nn.Module) -> None:

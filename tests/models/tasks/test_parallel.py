@@ -112,8 +112,8 @@ def test_matching_passes_pair_each_second_text_with_the_first_one(model: VisionL
     losses(model, batch, ["ttm"])
     ((context, (true, wrong_first, wrong_second)),) = seen
     first, second = (model.encode_text(batch[f"text_ids{end}"], batch[f"text_mask{end}"]) for end in ("", "_2"))
-    torch.testing.assert_close(context.rows(0, None), model.context(first, mask=batch["text_mask"]).rows(0, None))
-    torch.testing.assert_close(context.mask, batch["text_mask"])
+    torch.testing.assert_close(context.layer(0).rows(None), model.context(first, mask=batch["text_mask"]).layer(0).rows(None))
+    torch.testing.assert_close(context.layer(0).rows(None).mask, batch["text_mask"][:, None, None])
     assert true.view is None  # row i attends to text i
     assert wrong_first.view.tolist() == [1, 0, 0, 0]  # the lowest draw takes the first that is not the pair's own
     torch.testing.assert_close(
