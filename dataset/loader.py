@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 import cv2
@@ -24,7 +26,9 @@ class LoaderKilled(UserError):
     exit_code = 1
 
 
-def batch_loader(dataset: MixedBatches, first: int, last: int, workers: int, status: LoaderStatus | None = None) -> Iterator[Batch]:
+def batch_loader(
+    dataset: MixedBatches, first: int, last: int, workers: int, status: LoaderStatus | None = None
+) -> Generator[Batch, None, None]:
     """Items first .. last - 1 of the dataset, in order; the same for any number of workers.
 
     Args:
@@ -51,6 +55,8 @@ def batch_loader(dataset: MixedBatches, first: int, last: int, workers: int, sta
         items, processes = iter(loader), []
     else:
         items, processes = _started(loader)
+    ending = partial(_kill, processes)
+    atexit.register(ending)
     try:
         for item in items:
             if isinstance(item, UserError):
@@ -61,6 +67,9 @@ def batch_loader(dataset: MixedBatches, first: int, last: int, workers: int, sta
         if not ended:
             raise
         raise LoaderKilled(_how_it_ended(ended[0], dataset.rank, status)) from error
+    finally:
+        atexit.unregister(ending)
+        ending()
 
 
 def _started(loader: DataLoader[Batch | UserError]) -> tuple[Iterator[Batch | UserError], list[BaseProcess]]:
@@ -74,6 +83,12 @@ def _started(loader: DataLoader[Batch | UserError]) -> tuple[Iterator[Batch | Us
     if handler is not None and signal.getsignal(signal.SIGCHLD) is not handler:
         signal.signal(signal.SIGCHLD, handler)
     return items, [process for process in multiprocessing.active_children() if process not in before]
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    """End workers that are no longer needed. Python would send them SIGTERM, which they do not take, and then wait for them."""
+    for process in processes:
+        process.kill()
 
 
 def _how_it_ended(process: BaseProcess, rank: int, status: LoaderStatus) -> str:

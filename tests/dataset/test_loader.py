@@ -92,6 +92,17 @@ class Kills(Records):
         return super().__getitem__(index)
 
 
+def test_workers_in_the_middle_of_a_batch_end_with_their_loader(text: TextSide):
+    before = set(multiprocessing.active_children())
+    loader = batch_loader(Stalls(batches(image_records(12), text).streams, 3), 0, 9, 2)
+    next(loader)
+    workers = set(multiprocessing.active_children()) - before
+    loader.close()
+    for worker in workers:
+        worker.join(timeout=20)  # they would sleep for ten minutes, and ignore SIGTERM
+    assert [worker.is_alive() for worker in workers] == [False, False]
+
+
 def test_a_killed_worker_ends_the_run_with_one_line(text: TextSide):
     before = signal.getsignal(signal.SIGCHLD)
     loader = batch_loader(batches(Kills(image_records(12).records), text, rank=1, world=2), 0, 9, 2)
