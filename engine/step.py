@@ -50,9 +50,7 @@ class Stepper:
         shares = self._row_shares(held)
         means = DeviceMeans()
         for micro, (loaded, contrast) in enumerate(zip(held, contrasts, strict=True)):
-            last = micro == self.accumulation - 1
-            with nullcontext() if last else self.strategy.unsynchronised():
-                means.add(self._backward(loaded, contrast, shares[micro]))
+            means.add(self._backward(loaded, contrast, shares[micro], micro == self.accumulation - 1))
         return means.means() | {"gradient_norm": self.strategy.update()}
 
     def _load(self, batches: Iterator[Loaded], clock: Clock, faults: FaultCounter) -> tuple[list[Loaded], Sequence[Contrast]]:
@@ -85,12 +83,26 @@ class Stepper:
         table = table / table.mean(dim=0).clamp(min=torch.finfo(table.dtype).tiny)  # without rows every share is 0
         return [dict(zip(names, shares, strict=True)) for shares in table]
 
-    def _backward(self, loaded: Loaded, contrast: Contrast, shares: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses = self.strategy.losses(self._on_device(loaded), contrast)
-        losses = {name: value * shares[name].to(value.dtype) if name in shares else value for name, value in losses.items()}
-        total = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
-        self.strategy.backward(poison_unless_finite(total) / self.accumulation)
-        return {"loss": total} | losses
+    def _backward(self, loaded: Loaded, contrast: Contrast, shares: dict[str, Tensor], last: bool) -> dict[str, Tensor]:
+        """Gradients of one micro-batch, which are summed over ranks in its last turn if it is the last."""
+        losses: dict[str, Tensor] = {}
+        totals: list[Tensor] = []
+        turns = self._turns(loaded)
+        for number, turn in enumerate(turns):
+            summed = last and number == len(turns) - 1
+            with nullcontext() if summed else self.strategy.unsynchronised():
+                found = self.strategy.losses(self._on_device({name: loaded[name] for name in turn}), contrast)
+                found = {name: value * shares[name].to(value.dtype) if name in shares else value for name, value in found.items()}
+                total = torch.stack([self.weights[name] * value for name, value in found.items()]).sum()
+                self.strategy.backward(poison_unless_finite(total) / self.accumulation)
+            losses |= {name: value.detach() for name, value in found.items()}
+            totals.append(total.detach())
+        return {"loss": torch.stack(totals).sum()} | losses
+
+    def _turns(self, loaded: Loaded) -> list[list[str]]:
+        if not self.strategy.takes_turns:
+            return [list(loaded)]
+        return self.task.turns({name: batch.tensors for name, batch in loaded.items()})
 
     def _on_device(self, loaded: Loaded) -> dict[str, dict[str, Tensor]]:
         device = self.strategy.device

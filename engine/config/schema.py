@@ -130,6 +130,10 @@ class EngineSettings(Settings):
     attention: Literal["auto", "fused", "math"] = "auto"
     """How attention is computed. fused: flash or memory-efficient kernels. math: plain products. auto: fused on a GPU; on a CPU, where no
     fused kernel knows dropout or a bias that learns, math."""
+    streams: Literal["in_turn", "together"] = "in_turn"
+    """How pre-training on several streams takes a step. in_turn: forward and backward pass of one stream after the other, where the last
+    one uses all that others use (regions after images) and the strategy is ddp: activations of one stream at a time. together: one
+    forward pass of all. The losses and gradients are the same."""
     accumulation: Positive = 1
     """Micro-batches of one optimizer step."""
     accumulate_contrast: Literal["batch", "micro"] = "batch"

@@ -30,6 +30,11 @@ class Replicated(Native):
         self._treat_blocks(task.model)
         self.wrapped = self.accelerator.prepare_model(task)
 
+    @property
+    def takes_turns(self) -> bool:
+        """See `Strategy`; the others shard gradients while they arrive, and were not built for parameters that a last pass leaves out."""
+        return self.settings.streams == "in_turn"
+
     def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """See `Strategy`."""
         self.task.model.load_state_dict(dict(model))

@@ -29,6 +29,13 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
+    def turns(self, batches: Mapping[str, Batch]) -> list[list[str]]:
+        """Streams whose losses may be differentiated one after the other, so that the activations of one are gone before the next.
+
+        The last turn reaches every parameter: gradients are summed over ranks in its backward pass.
+        """
+        return [list(batches)]
+
     def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """How many rows each loss is the mean of, where that depends on the data.
 

@@ -41,7 +41,7 @@ class Pretraining(Task):
         super().__init__()
         self.streams = dict(streams)
         self.mode: GradientMode = mode
-        used = {head for stream in streams.values() for name in stream.objectives for head in HEADS_OF.get(name, (name,))}
+        used = set().union(*map(self._heads, streams))
         self.model = VisionLanguageModel(config, [head for head in ALL_HEADS if head in used])
         self.contrasts = any(not CONTRASTIVE.isdisjoint(stream.objectives) for stream in streams.values())
         self.weights = {
@@ -58,6 +58,18 @@ class Pretraining(Task):
             contrast.begin(name)
             losses |= {f"{name}/{loss}": value for loss, value in self._losses(self.streams[name], batch, contrast).items()}
         return losses
+
+    def turns(self, batches: Mapping[str, Batch]) -> list[list[str]]:
+        """See `Task.turns`: each stream by itself, where the last one has all heads, images, and clips if any other has."""
+        *others, last = batches
+        shapes = {name: batch["image"].dim() for name, batch in batches.items() if "image" in batch}
+        covers = last in shapes and shapes[last] == max(shapes.values()) and self._heads(last) == set().union(*map(self._heads, batches))
+        # without one of these objectives the fusion encoder, or the text encoder, is not reached
+        reaches = not {"itm", "mlm", "box"}.isdisjoint(self.streams[last].objectives)
+        return [[name] for name in batches] if others and covers and reaches else [list(batches)]
+
+    def _heads(self, stream: str) -> set[str]:
+        return {head for name in self.streams[stream].objectives for head in HEADS_OF.get(name, (name,))}
 
     def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """See `Task.row_counts`."""

@@ -29,12 +29,16 @@ def batches() -> dict[str, dict[str, Tensor]]:
 
 
 def one_step(
-    task: Pretraining, whole: Mapping[str, Mapping[str, Tensor]], accumulation: int, over: ContrastOver = "batch"
+    task: Pretraining,
+    whole: Mapping[str, Mapping[str, Tensor]],
+    accumulation: int,
+    over: ContrastOver = "batch",
+    settings: EngineSettings | None = None,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Numbers of one step, and the weights after it."""
     loaded = [{name: StreamBatch(part, name, ROWS) for name, part in micro.items()} for micro in split(whole, accumulation)]
     source: Iterator[dict[str, StreamBatch]] = iter(loaded)
-    strategy = Replicated(EngineSettings(), clip_norm=None, timeout=None)
+    strategy = Replicated(settings or EngineSettings(), clip_norm=None, timeout=None)
     strategy.prepare(task, torch.optim.SGD(task.parameters(), lr=0.1))
     stepper = Stepper(strategy, accumulation, over)
     torch.manual_seed(5)
@@ -50,6 +54,27 @@ def test_accumulation_gives_the_losses_gradient_norm_and_weights_of_one_batch(ac
     assert numbers == pytest.approx(expected, rel=1e-5)
     for name, value in weights.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_streams_in_turn_give_the_step_of_all_together(monkeypatch: pytest.MonkeyPatch, dropout: float) -> None:
+    together, weights = one_step(pretraining(STREAMS, dropout), batches(), 2, settings=EngineSettings(streams="together"))
+    seen: list[list[str]] = []
+    losses = Replicated.losses
+    monkeypatch.setattr(Replicated, "losses", lambda self, batch, contrast: seen.append(list(batch)) or losses(self, batch, contrast))
+    numbers, found = one_step(pretraining(STREAMS, dropout), batches(), 2)
+    assert seen == [["images", "regions"]] * 2 + [["images"], ["regions"]] * 2  # features of the whole step first
+    assert numbers == pytest.approx(together, rel=1e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+def test_streams_stay_together_where_the_last_one_leaves_parameters_out() -> None:
+    whole = batches()
+    assert pretraining(STREAMS).turns(whole) == [["images"], ["regions"]]
+    reversed_ = dict(reversed(whole.items()))
+    assert pretraining(STREAMS).turns(reversed_) == [["regions", "images"]]  # images have no boxes
+    assert pretraining({"images": {"itc": 1.0}, "regions": {"itc": 1.0}}).turns(whole) == [["images", "regions"]]  # nothing is fused
 
 
 def test_micro_batches_in_published_mode_average_their_own_rows() -> None:
