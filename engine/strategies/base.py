@@ -133,8 +133,8 @@ class Strategy:
 
     def _treat_blocks(self, model: VisionLanguageModel) -> None:
         """Prepare a model's blocks as configured; before it is wrapped, after it was copied."""
-        if self.settings.activation_checkpointing:
-            recompute_blocks(model.blocks())
+        encoders = [model.vision.blocks(), model.text.blocks(), model.fusion.blocks()]
+        recompute_blocks(encoders, self.settings.activation_checkpointing)
         if self.settings.compile:
             compile_blocks(model.blocks())
 
