@@ -96,7 +96,9 @@ class Plan:
         return next(each for each in self.rungs if each.rung.share == share_of(self.config.engine.activation_checkpointing))
 
 
-def make_plan(config: RunConfig, machine: Machine, lengths: TextLengths, records: int | None = None) -> Plan:
+def make_plan(
+    config: RunConfig, machine: Machine, lengths: TextLengths, records: int | None = None, shares: Sequence[float] = SHARES
+) -> Plan:
     """Plan a run; no memory is taken for the model and no GPU touched.
 
     Args:
@@ -104,6 +106,7 @@ def make_plan(config: RunConfig, machine: Machine, lengths: TextLengths, records
         machine: GPUs, their memory and speed.
         lengths: of texts, for the operations; memory is planned for batches of the longest texts.
         records: of the first stream; needed where the schedule counts epochs.
+        shares: rungs of the ladder; the config's own is added.
 
     Raises:
         UserError: the batch cannot be divided among the GPUs, the number of steps is not known, or the model alone does not fit.
@@ -119,7 +122,7 @@ def make_plan(config: RunConfig, machine: Machine, lengths: TextLengths, records
     streams = _operations(config, shapes, gpus)
     operations = Operations.sum(streams.values())
     longest, per_gpu = step_shapes(config, None), -(-next(iter(shapes.values())).texts // gpus)
-    wanted = sorted({*SHARES, share_of(config.engine.activation_checkpointing)})
+    wanted = sorted({*shares, share_of(config.engine.activation_checkpointing)})
     rungs = [measure_rung(step, longest, per_gpu, each) for each in wanted]
     texts = sum(shape.texts for shape in shapes.values())
     plans = [on_rung(config, machine, memory, operations, rung, per_gpu, texts) for rung in rungs]
@@ -131,10 +134,11 @@ def _need_room(config: RunConfig, machine: Machine, memory: Memory) -> None:
     """Raises UserError where not even the model fits."""
     needed = sum(memory.states.values()) + sum(memory.allowance.values())
     if needed > machine.available:
+        have, least = machine.memory / 2**30, needed / (1 - KEPT_FREE) / 2**30
+        where = f"with engine.strategy: {config.engine.strategy} and --gpus {machine.speed.gpus}"
         raise UserError(
-            f"--memory {machine.memory / 2**30:.3g} GiB: weights, gradients, optimizer state and libraries alone need "
-            f"{needed / (1 - KEPT_FREE) / 2**30:.3g} GiB on each GPU (engine.strategy {config.engine.strategy}, --gpus {machine.speed.gpus}). "
-            "Take larger GPUs, or engine.strategy: fsdp over more of them."
+            f"--memory: {have:.3g} GiB do not hold the model: weights, gradients, optimizer state and libraries alone need {least:.3g} GiB "
+            f"on each GPU {where}. Take larger GPUs, or engine.strategy: fsdp over more of them."
         )
 
 
