@@ -73,28 +73,48 @@ class Supply(Iterator[Loaded]):
 
     Args:
         batches: where they come from.
-        prepare_seconds: what making one step's batches took, where they were made beforehand.
+        prepare_seconds: what making one step's batches took, where they were made beforehand and stay in memory; None: they are loaded.
     """
 
     def __init__(self, batches: Iterator[Loaded], prepare_seconds: float | None = None) -> None:
         self.batches = batches
         self.prepare_seconds = prepare_seconds
-        self.shapes: list[dict[str, dict[str, Tensor]]] = []
-        """Of each batch, without content."""
-        self.fill: dict[str, Fill] = {}
+        self.forget()
 
     def __next__(self) -> Loaded:
         loaded = next(self.batches)
-        shapes = {}
-        for name, batch in loaded.items():
-            shapes[name] = {key: torch.empty_like(value, device="meta") for key, value in batch.tensors.items()}
-            self.fill.setdefault(name, Fill()).add(batch.tensors)
-        self.shapes.append(shapes)
+        self._taken.append(loaded)
+        if self.prepare_seconds is None:
+            self._note()
         return loaded
 
     def forget(self) -> None:
         """Begin the notes anew."""
-        self.shapes, self.fill = [], {}
+        self._taken: list[Loaded] = []
+        self._shapes: list[dict[str, dict[str, Tensor]]] = []
+        self._fill: dict[str, Fill] = {}
+
+    @property
+    def shapes(self) -> list[dict[str, dict[str, Tensor]]]:
+        """Each batch without content."""
+        self._note()
+        return self._shapes
+
+    @property
+    def fill(self) -> dict[str, Fill]:
+        """All batches together, by stream."""
+        self._note()
+        return self._fill
+
+    def _note(self) -> None:
+        """Look at the batches taken: at once where that frees memory, else when somebody asks, so that it takes no time of a step."""
+        for loaded in self._taken:
+            shapes = {}
+            for name, batch in loaded.items():
+                shapes[name] = {key: torch.empty_like(value, device="meta") for key, value in batch.tensors.items()}
+                self._fill.setdefault(name, Fill()).add(batch.tensors)
+            self._shapes.append(shapes)
+        self._taken = []
 
 
 def make_supply(request: BenchRequest, steps: int) -> Supply:

@@ -61,8 +61,11 @@ def bench(given: Sequence[str], tasks: Sequence[str], find: Callable[[Path], Pat
         The report as text.
     """
     options = bench_parser(tasks).parse(given)
-    if options.picture is not None and options.stages is None:
-        raise UserError("--picture: there are no stages to draw; add --stages.")
+    if options.picture is not None and options.stages != "step":
+        raise UserError("--picture: there are no stages of a step to draw; add --stages.")
+    for option, file in (("--out", options.out), ("--picture", options.picture)):
+        if file is not None and not file.parent.is_dir():  # not after minutes of work
+            raise UserError(f"{option} {file}: cannot be written: there is no folder {file.parent}.")
     measure = _measure(options.stages or "step")
     report = measure(_request(options, find))
     from engine.bench.document import document
@@ -128,7 +131,7 @@ def _comparison(text: str, path: Path, overrides: Sequence[str], task: str) -> C
     try:
         configs = tuple(load_config(path, [*overrides, f"{key}={value}"], task).config for value in values)
     except UserError as error:
-        raise UserError(f"--compare {text}: {error}") from error
+        raise UserError(f"--compare {text}: {str(error).removeprefix('--set: ')}") from error
     return Comparison(key, values, configs)
 
 

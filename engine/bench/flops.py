@@ -43,9 +43,16 @@ class FlopCount:
         normalize_images(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), self.task.model.dtype)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         _empty(self.task, self.mode)
+        self._known: dict[object, dict[str, float]] = {}
 
     def count(self, batches: Shapes) -> dict[str, float]:
         """Operations of one micro-batch by stage; the stage "backward" holds the gradients of all others."""
+        key = tuple((name, part, tuple(tensor.shape)) for name, batch in batches.items() for part, tensor in batch.items())
+        if key not in self._known:
+            self._known[key] = self._count(batches)
+        return self._known[key]
+
+    def _count(self, batches: Shapes) -> dict[str, float]:
         counter = FlopCounterMode(display=False)
         clock, shares = StageClock(CountMarker(counter.get_total_flops)), FusionShares()
         inputs = {name: {key: _fake(value, self.mode) for key, value in batch.items()} for name, batch in batches.items()}

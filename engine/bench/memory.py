@@ -4,19 +4,23 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class SavedBytes:
     """Counts the memory that the graph of a forward pass keeps alive; parameters are left out, and views count as what they are of.
 
-    Under activation checkpointing the inputs of a recomputed block count only where something else keeps them too.
+    Under activation checkpointing the inputs of a recomputed block count only where something else keeps them too; under FSDP the
+    gathered weights count.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._left_out = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+        whole = [parameter for parameter in module.parameters() if not isinstance(parameter, DTensor)]
+        self._left_out = {parameter.untyped_storage().data_ptr() for parameter in whole}
         self._sizes: dict[int, int] = {}
 
     @property
@@ -47,4 +51,9 @@ def peak_bytes(device: torch.device) -> int:
     """CUDA: most memory of live tensors since `forget_peak`. CPU: most resident memory of this process since it began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        # not ru_maxrss where it can be helped: on Linux a process starts with that of the one it was forked from
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -19,25 +19,24 @@ class MatmulPeak:
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
         self.marker = marker_for(device)
-        size = SIZES[device.type]
-        self.operations = 2.0 * size**3
-        self.name = f"{size}x{size} {str(dtype).removeprefix('torch.')}"
-        self.factors = torch.randn(2, size, size, device=device).to(dtype)
-        self.result = torch.empty(size, size, device=device, dtype=dtype)
+        self.size = SIZES[device.type]
+        self.name = f"{self.size}x{self.size} {str(dtype).removeprefix('torch.')}"
         self.readings: list[float] = []
         """TFLOP/s, the best of each `probe`."""
 
     def probe(self, repeats: int = 4) -> None:
-        """Multiply a few times now."""
-        marks = []
+        """Multiply a few times now; nothing of it stays in memory."""
+        left, right = torch.randn(2, self.size, self.size, device=self.device, dtype=self.dtype)
+        result, marks = torch.empty_like(left), []
         for _ in range(repeats + 1):
             marks.append(self.marker.mark())
-            torch.mm(*self.factors, out=self.result)
+            torch.mm(left, right, out=result)
         marks.append(self.marker.mark())
         self.marker.wait()
         best = min(self.marker.between(begin, end) for begin, end in pairwise(marks[1:]))  # the first warms up
-        self.readings.append(self.operations / best / 1e12)
+        self.readings.append(2.0 * self.size**3 / best / 1e12)
 
     @property
     def tflops(self) -> float:

@@ -124,8 +124,8 @@ def _replaced(wrappers: list[tuple[Any, str, Callable[..., Any]]]) -> Iterator[N
 
 
 def _noting_fused(fuse: Callable[..., list[Tensor]], shares: FusionShares) -> Callable[..., list[Tensor]]:
-    def call(vision: Any, passes: list[FusionPass]) -> list[Tensor]:
-        states = fuse(vision, passes)
+    def call(vision: Any, passes: list[FusionPass], *rest: Any, **named: Any) -> list[Tensor]:
+        states = fuse(vision, passes, *rest, **named)
         shares.fused(passes, states)
         return states
 
@@ -133,8 +133,8 @@ def _noting_fused(fuse: Callable[..., list[Tensor]], shares: FusionShares) -> Ca
 
 
 def _noting_read(read: Callable[..., Any], objective: str, shares: FusionShares) -> Callable[..., Any]:
-    def call(fused: Tensor, *rest: Any) -> Any:
+    def call(fused: Tensor, *rest: Any, **named: Any) -> Any:
         shares.read(objective, fused)
-        return read(fused, *rest)
+        return read(fused, *rest, **named)
 
     return call

@@ -2,21 +2,24 @@
 
 `numbers` of its report, all of this process alone:
 
-- rows_per_step: texts with an image or a region of one; samples_per_second is rows by seconds. seconds_per_step is the median;
-  *_best are of the fastest step, seconds_mean is the mean; step_seconds lists all.
+- device, precision, threads (of the CPU), steps (timed ones), skipped_steps (whose gradient was not finite).
+- rows_per_step: texts with an image or a region of one. samples_per_second and seconds_per_step are of the median step,
+  samples_per_second_best and seconds_per_step_best of the fastest; seconds_mean is the mean, step_seconds lists all.
 - streams: by stream rows, images, samples_per_second, tokens_per_text, and shares of what is computed for nothing: text_padding_share,
   masked_position_padding_share, vision_key_masked_share (keys outside of the region).
 - flops_per_step (mean over the steps, forward and backward), flops_by_stage, tflops (flops_per_step by seconds_per_step).
 - peak_tflops (the device's best matrix product, see peak_of), peak_tflops_readings (in the order taken, around and between the steps),
-  mfu (tflops / peak_tflops), samples_per_second_per_peak_tflops and the same _best.
+  mfu (tflops by peak_tflops), samples_per_second_per_peak_tflops and samples_per_second_per_peak_tflops_best: the figures to compare
+  over machines.
 - peak_memory_bytes, peak_memory_kind ("allocated" on a GPU, "resident" on a CPU), saved_for_backward_bytes.
 - prepare_seconds: to make a step's synthetic batches, which is not part of the step; null for real data.
-- stages (with --stages): mean seconds of each, "other" last; they sum to seconds_mean. skipped_steps: whose gradient was not finite.
-- comparisons: see `_comparison`. reference: see `Beside`.
+- stages (with --stages): mean seconds of each; they sum to seconds_mean.
+- comparisons: see `_comparison`. reference (with --reference): its source, and see `Beside`.
 """
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 from dataclasses import replace
 from statistics import fmean, median
@@ -50,8 +53,10 @@ def run(request: BenchRequest) -> BenchReport:
         option, value = ("--steps", request.steps) if request.steps < 1 else ("--warmup", request.warmup)
         raise UserError(f"{option} {value}: must be at least 1; the first step is always slower than the others.")
     reference = read_reference(request.reference) if request.reference is not None else None
-    compared = [_comparison(request, comparison) for comparison in request.comparisons]
-    numbers = measure(request) | {"comparisons": compared}
+    numbers = measure(request)  # first, while the memory of the process is its own
+    gc.collect()
+    torch.cuda.empty_cache()  # room for the processes that measure memory; nothing without a GPU
+    numbers["comparisons"] = [_comparison(request, comparison) for comparison in request.comparisons]
     if reference is not None:
         numbers["reference"] = {"source": reference.source} | beside(reference, request.config, numbers).numbers()
     return BenchReport(title_of(request, numbers), tables_of(numbers), numbers, notes_of(request, numbers))

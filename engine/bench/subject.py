@@ -82,10 +82,10 @@ class Subject:
         self.norms.append(numbers["gradient_norm"])
 
     def warm_up(self, steps: int) -> int:
-        """Some steps that do not count; returns the bytes that the first forward pass keeps for the backward pass."""
+        """Some steps that do not count; returns the bytes that the last one's forward pass keeps for the backward pass."""
         saved = SavedBytes(self.task)
         for number in range(steps):
-            with saved.counting() if number == 0 else nullcontext():
+            with saved.counting() if number == steps - 1 else nullcontext():  # not where compilers begin
                 self.step()
         marker_for(self.device).wait()
         self.supply.forget()

@@ -48,7 +48,7 @@ class TextLengths:
 
 CAPTIONS = TextLengths(mean=12.0, std=2.7, least=7)
 """COCO's captions have mean 12.6 and standard deviation 2.6 (795 of them, words + 2; 10 to 17 from the 5th to the 95th of a hundred,
-longest 42): this shape, of the mean that the captions of a mixed pre-training corpus have."""
+longest 42). This shape, at a mean of 12."""
 PHRASES = TextLengths(mean=5.0, std=1.8, least=3)
 """Region texts: from the name of an object, one word, to a phrase."""
 
