@@ -1,6 +1,6 @@
 """What is done to each transformer block of a model for memory and speed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -9,11 +9,26 @@ import torch._dynamo.config as dynamo
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+Recomputed = bool | float
+"""Which blocks are recomputed: all, none, or a share of each encoder's."""
 
-def recompute_blocks(blocks: list[nn.Module]) -> None:
-    """Activation checkpointing: blocks keep only their inputs and compute the rest again in the backward pass, with the same dropout."""
-    for block in blocks:
-        block.forward = _recomputed(block.forward)
+
+def share_of(recomputed: Recomputed) -> float:
+    """The share of blocks that a setting means."""
+    return float(recomputed)
+
+
+def recompute_blocks(encoders: Sequence[Sequence[nn.Module]], share: Recomputed) -> None:
+    """Activation checkpointing: blocks keep only their inputs and compute the rest again in the backward pass, with the same dropout.
+
+    Args:
+        encoders: the blocks of each encoder, in order.
+        share: of each encoder's blocks, spread evenly over its depth; False: none, True: all.
+    """
+    for blocks in encoders:
+        for index, block in enumerate(blocks):
+            if int((index + 1) * share) > int(index * share):
+                block.forward = _recomputed(block.forward)
 
 
 def compile_blocks(vision: list[nn.Module], others: list[nn.Module], graphs: bool = False) -> None:

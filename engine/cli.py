@@ -17,6 +17,7 @@ USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=V
        python run.py sbatch --task TASK --config FILE --output_dir DIR --nodes N --gpus N [--set KEY=VALUE ...] [--out FILE]
        python run.py config|validate --config FILE [--set KEY=VALUE ...]
        python run.py bench --config FILE [--stages [MEASURE]] [--compare KEY=A,B ...] [--set KEY=VALUE ...]
+       python run.py plan --config FILE --memory 80G [--gpus N] [--mfu SHARE] [--device NAME] [--set KEY=VALUE ...] [--out FILE]
        python run.py schema [--out FILE]
        python run.py list"""
 
@@ -41,6 +42,7 @@ def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
         "config": _config,
         "validate": _validate,
         "bench": _bench,
+        "plan": _plan,
         "schema": _schema,
         "sbatch": _sbatch,
         "list": _list,
@@ -104,6 +106,13 @@ def _bench(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     from engine.bench.command import bench
 
     print(bench(given, list(tasks), lambda config: _find(config, root)))
+    return 0
+
+
+def _plan(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    from engine.planning.command import plan
+
+    print(plan(given, list(tasks), lambda config: _find(config, root)))
     return 0
 
 

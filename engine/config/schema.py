@@ -122,8 +122,9 @@ class EngineSettings(Settings):
     zero_stage. Losses and checkpoints do not depend on it."""
     zero_stage: Literal[1, 2, 3] = 2
     """deepspeed only: ranks share out the optimizer's state (1), gradients as well (2), weights as well (3)."""
-    activation_checkpointing: bool = False
-    """Recompute each transformer block in the backward pass instead of keeping its activations: less memory, about a third more time."""
+    activation_checkpointing: bool | Annotated[float, Field(ge=0.0, le=1.0)] = False
+    """Recompute transformer blocks in the backward pass instead of keeping their activations: true for all, or a share in [0, 1] of each
+    encoder's blocks (0.5: every second one). Less memory, up to a third more time; run.py plan estimates both."""
     compile: bool | Literal["graphs"] = False
     """torch.compile of each transformer block, which takes a minute or more before the first step. graphs: the vision encoder's blocks,
     whose shapes never change, are replayed as CUDA graphs as well."""

@@ -150,8 +150,8 @@ class Strategy:
         if kind == "auto":
             kind = "math" if self.device.type == "cpu" else "fused"
         use_attention(model, kind)
-        if self.settings.activation_checkpointing:
-            recompute_blocks(model.blocks())
+        encoders = [model.vision.blocks(), model.text.blocks(), model.fusion.blocks()]
+        recompute_blocks(encoders, self.settings.activation_checkpointing)
         if self.settings.compile:
             vision = model.vision.blocks()
             compile_blocks(vision, [*model.text.blocks(), *model.fusion.blocks()], graphs=self.settings.compile == "graphs")

@@ -1,0 +1,28 @@
+"""Blocks that are computed again give the same gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from engine.blocks import recompute_blocks
+from task_batches import ALL, pair_batch, pretraining
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(False, []), (0.25, [3]), (0.5, [1, 3]), (0.75, [1, 2, 3]), (True, [0, 1, 2, 3])])
+def test_a_share_of_the_blocks_is_spread_over_the_depth(share: bool | float, chosen: list[int]) -> None:
+    blocks = [nn.Linear(1, 1) for _ in range(4)]
+    recompute_blocks([blocks], share)
+    assert [index for index, block in enumerate(blocks) if "forward" in vars(block)] == chosen
+
+
+@pytest.mark.parametrize("share", [0.5, True])
+def test_recomputed_blocks_draw_the_same_dropout_and_give_the_same_gradients(share: bool | float) -> None:
+    gradients = []
+    for recomputed in (False, share):
+        task = pretraining({"regions": {**ALL, "box": 1.0}}, dropout=0.2).train()
+        model = task.model
+        recompute_blocks([model.vision.blocks(), model.text.blocks(), model.fusion.blocks()], recomputed)
+        torch.manual_seed(5)
+        torch.stack(list(task({"regions": pair_batch(6, regions=True)}).values())).sum().backward()
+        gradients.append([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
