@@ -8,6 +8,11 @@ from common.settings import Settings
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Decoding = Literal["fast", "exact"]
+"""How images for training are decoded and resized. fast: JPEG files with OpenCV, at 1/2, 1/4 or 1/8 of their resolution where the crop
+still has the pixels that the model takes; the result differs from exact by about one grey level in 255 (docs/performance.md). exact: with
+Pillow in full resolution, to the bits of the published code's transforms. Other formats, and all images of evaluations, are always exact.
+Crops, flips and boxes are the same either way."""
 
 
 class StorageSettings(Settings):
@@ -69,6 +74,8 @@ class AugmentationConfig(Settings):
     """Never mirror an image one of whose captions has the word left or right."""
     rand_augment: bool = True
     """Two random operations on colours or geometry, each applied half of the time."""
+    decode: Decoding = "fast"
+    """fast or exact, see `Decoding`."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -89,6 +96,8 @@ class BoxAugmentationConfig(Settings):
     """Never mirror an image one of whose captions has the word left or right."""
     rand_augment: bool = True
     """Two random operations on colours, each applied half of the time."""
+    decode: Decoding = "fast"
+    """fast or exact, see `Decoding`."""
 
 
 class StreamConfig(Settings):

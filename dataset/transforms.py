@@ -8,12 +8,14 @@ import io
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from common.errors import BadRecord
 from dataset.boxes import Box, Crop, Placement, crop_keeping
-from dataset.config import AugmentationConfig, BoxAugmentationConfig
+from dataset.config import AugmentationConfig, BoxAugmentationConfig, Decoding
+from dataset.jpeg import EncodedJpeg, is_complete_jpeg
 from dataset.rand_augment import BOX_OPERATIONS, IMAGE_OPERATIONS, Operation, rand_augment
 from dataset.remote import reason
 from dataset.storage import Storage
@@ -21,6 +23,9 @@ from dataset.storage import Storage
 MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
 """Formats that are read. Others, such as EPS, would start foreign programs."""
+
+Picture = Image.Image | EncodedJpeg
+"""What augmentation starts from: decoded RGB pixels, or a file that is decoded once its crop is known."""
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -48,11 +53,40 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         BadRecord: the file is missing or unreadable, or `decode_image` refuses its bytes.
     """
+    return decode_image(_file_bytes(path), max_pixels)
+
+
+def open_picture(data: bytes, max_pixels: int, decoding: Decoding) -> Picture:
+    """An image to be augmented. With "fast" decoding most JPEG files are decoded only once it is known which part is needed.
+
+    Raises:
+        BadRecord: as `decode_image`; what is wrong behind the header of a JPEG file may show in augmentation instead.
+    """
+    return (_encoded_jpeg(data, max_pixels) if decoding == "fast" else None) or decode_image(data, max_pixels)
+
+
+def read_picture(path: Path, max_pixels: int, decoding: Decoding) -> Picture:
+    """Read an image file that is to be augmented; raises as `read_image` and `open_picture`."""
+    return open_picture(_file_bytes(path), max_pixels, decoding)
+
+
+def _file_bytes(path: Path) -> bytes:
     try:
-        data = Storage().read_whole(path)
+        return Storage().read_whole(path)
     except OSError as error:
         raise BadRecord(f"the image {path} cannot be read ({reason(error)})", "image") from error
-    return decode_image(data, max_pixels)
+
+
+def _encoded_jpeg(data: bytes, max_pixels: int) -> EncodedJpeg | None:
+    """A JPEG file that OpenCV decodes as Pillow does; None for all others, a cut or too large one too: Pillow says what is wrong."""
+    if not is_complete_jpeg(data):
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+            mode, (width, height) = header.mode, header.size
+    except Exception:  # as above
+        return None
+    return EncodedJpeg(data, width, height) if mode in ("RGB", "L") and width * height <= max_pixels else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -86,11 +120,11 @@ def random_crop(width: int, height: int, scale: tuple[float, float], rng: np.ran
     return x, y, x + w, y + h
 
 
-def augment_image(image: Image.Image, size: int, config: AugmentationConfig, rng: np.random.Generator, may_flip: bool = True) -> np.ndarray:
+def augment_image(image: Picture, size: int, config: AugmentationConfig, rng: np.random.Generator, may_flip: bool = True) -> np.ndarray:
     """The training transform of an image without boxes: crop, flip, resize, RandAugment.
 
     Args:
-        image: RGB.
+        image: RGB pixels, or a file that is still to be decoded.
         size: side of the result in pixels.
         config: which steps take place.
         rng: the sample's generator.
@@ -98,20 +132,23 @@ def augment_image(image: Image.Image, size: int, config: AugmentationConfig, rng
 
     Returns:
         uint8 [size, size, 3].
+
+    Raises:
+        BadRecord: the file turns out to be broken.
     """
-    if config.crop_scale is not None:
-        image = image.crop(random_crop(image.width, image.height, config.crop_scale, rng))
+    width, height = image.size
+    crop = (0, 0, width, height) if config.crop_scale is None else random_crop(width, height, config.crop_scale, rng)
     flip = rng.random() < config.flip and may_flip
-    return _finish(image, size, flip, IMAGE_OPERATIONS if config.rand_augment else (), rng)
+    return _finish(image, crop, size, flip, IMAGE_OPERATIONS if config.rand_augment else (), rng)
 
 
 def augment_with_box(
-    image: Image.Image, keep: Box, size: int, config: BoxAugmentationConfig, rng: np.random.Generator, may_flip: bool = True
+    image: Picture, keep: Box, size: int, config: BoxAugmentationConfig, rng: np.random.Generator, may_flip: bool = True
 ) -> tuple[np.ndarray, Placement]:
     """The training transform of an image with boxes: a crop that holds the box `keep`, flip, resize, RandAugment on colours.
 
     Args:
-        image: RGB.
+        image: RGB pixels, or a file that is still to be decoded.
         keep: a box inside the image.
         size: side of the result in pixels.
         config: which steps take place.
@@ -120,16 +157,31 @@ def augment_with_box(
 
     Returns:
         uint8 [size, size, 3], and where boxes go.
+
+    Raises:
+        BadRecord: the file turns out to be broken.
     """
     crop = crop_keeping(keep, image.width, image.height, rng) if config.crop else (0, 0, image.width, image.height)
     flip = rng.random() < config.flip and may_flip
-    pixels = _finish(image.crop(crop), size, flip, BOX_OPERATIONS if config.rand_augment else (), rng)
+    pixels = _finish(image, crop, size, flip, BOX_OPERATIONS if config.rand_augment else (), rng)
     return pixels, Placement(crop, flip, size)
 
 
-def _finish(image: Image.Image, size: int, flip: bool, operations: tuple[Operation, ...], rng: np.random.Generator) -> np.ndarray:
-    """Mirror, resize, RandAugment, in the published order."""
+def _finish(image: Picture, crop: Crop, size: int, flip: bool, operations: tuple[Operation, ...], rng: np.random.Generator) -> np.ndarray:
+    """Crop, mirror, resize, RandAugment, in the published order; a file is resized while it is decoded and mirrored after that."""
+    pixels = _fast_square(image, crop, size, flip) if isinstance(image, EncodedJpeg) else _exact_square(image, crop, size, flip)
+    return rand_augment(pixels, operations, rng) if operations else pixels
+
+
+def _exact_square(image: Image.Image, crop: Crop, size: int, flip: bool) -> np.ndarray:
+    image = image.crop(crop)
     if flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = squash(image, size)
-    return rand_augment(np.ascontiguousarray(pixels), operations, rng) if operations else pixels
+    return squash(image, size)
+
+
+def _fast_square(image: EncodedJpeg, crop: Crop, size: int, flip: bool) -> np.ndarray:
+    pixels = image.square(crop, size)
+    if pixels is None:  # Pillow can do it, or says what is wrong
+        return _exact_square(decode_image(image.data, image.width * image.height), crop, size, flip)
+    return cv2.flip(pixels, 1) if flip else pixels

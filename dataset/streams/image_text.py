@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from torch import Tensor
 
 from common.errors import BadRecord
-from dataset.config import ImageTextStream
+from dataset.config import Decoding, ImageTextStream
 from dataset.records import Record, RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
-from dataset.transforms import augment_image, decode_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from dataset.transforms import Picture, augment_image, open_picture
 
 
 class ImageTexts:
@@ -44,12 +39,12 @@ class ImageTexts:
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         record = self.source[index]
         captions = record.annotation.get(self.config.caption_key)
-        with naming(record.key):
-            caption = pre_caption(pick_caption(captions, rng), self.text.max_tokens)
-            image = record_image(record, self.config.max_pixels)
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(captions)))
-        pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
+        with naming(record.key):
+            caption = pre_caption(pick_caption(captions, rng), self.text.max_tokens)
+            image = record_image(record, self.config.max_pixels, augmentation.decode)
+            pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
         return Sample(record.key, pixels, (TextRow(caption, index * ROWS_PER_RECORD),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
@@ -57,8 +52,8 @@ class ImageTexts:
         return {"image": image_tensor(images)} | self.text.tensors(rows)
 
 
-def record_image(record: Record, max_pixels: int) -> Image:
-    """A record's image, decoded. Raises BadRecord."""
+def record_image(record: Record, max_pixels: int, decoding: Decoding) -> Picture:
+    """A record's image, to be augmented. Raises BadRecord."""
     if record.image is None:
         raise BadRecord("the record has no image", "image")
-    return decode_image(record.image, max_pixels)
+    return open_picture(record.image, max_pixels, decoding)

@@ -59,13 +59,13 @@ class RegionTexts:
             BadRecord: no image, or no element that can be used.
         """
         record = self.source[index]
-        with naming(record.key):
-            image = record_image(record, self.config.max_pixels)
-            elements = _usable_elements(record, image.width, image.height, self.config.caption_key)
-        keep = elements[int(rng.integers(len(elements)))][1]
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(_all_texts(record, self.config.caption_key)))
-        pixels, placement = augment_with_box(image, keep, self.image_size, augmentation, rng, may_flip)
+        with naming(record.key):
+            image = record_image(record, self.config.max_pixels, augmentation.decode)
+            elements = _usable_elements(record, image.width, image.height, self.config.caption_key)
+            keep = elements[int(rng.integers(len(elements)))][1]
+            pixels, placement = augment_with_box(image, keep, self.image_size, augmentation, rng, may_flip)
         rows = self._caption_row(record, index, rng) + self._region_rows(elements, placement, index, rng)
         rows = rows[: self.config.max_regions]
         if not rows:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +17,7 @@ from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming
 from dataset.tasks.files import JsonStream, read_json_list
 from dataset.text import EmptyCaption, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
-from dataset.transforms import MAX_PIXELS, augment_with_box, read_image, squash
+from dataset.transforms import MAX_PIXELS, augment_with_box, read_image, read_picture, squash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,12 +38,13 @@ class GroundingTrain(JsonStream):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         file, number, record = self.records[index]
         where = f"{file}, record {number}"
+        augmentation = self.config.augmentation
         with naming(where):
             text = pre_caption(str(record["text"]), self.config.max_words)
-            image, box = _image_and_box(record, Path(self.config.image_root), self.config.max_pixels)
-        augmentation = self.config.augmentation
-        may_flip = not (augmentation.careful_flip and names_a_side([text]))
-        pixels, placement = augment_with_box(image, box, self.image_size, augmentation, rng, may_flip)
+            image = read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, augmentation.decode)
+            box = _box_in(record, image.size)
+            may_flip = not (augmentation.careful_flip and names_a_side([text]))
+            pixels, placement = augment_with_box(image, box, self.image_size, augmentation, rng, may_flip)
         return Sample(where, pixels, (TextRow(text, index, placement.place(box, 0.0)),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
@@ -114,7 +114,8 @@ class GroundingSet(Dataset[GroundingItem]):
     def __getitem__(self, index: int) -> GroundingItem:
         record = self.records[index]
         try:
-            image, box = _image_and_box(record, self.image_root, self.max_pixels)
+            image = read_image(self.image_root / record["image"], self.max_pixels)
+            box = _box_in(record, image.size)
             text = pre_caption(str(record["text"]), self.max_words)
         except (BadRecord, EmptyCaption) as error:
             raise UserError(f"{self.file}, record {index}: {error}.") from error
@@ -158,13 +159,13 @@ def collate_grounding(items: list[GroundingItem], tokenizer: PreTrainedTokenizer
     }
 
 
-def _image_and_box(record: dict[str, Any], image_root: Path, max_pixels: int) -> tuple[Image, Box]:
-    """The decoded image and its box; BadRecord where either cannot be used."""
-    image = read_image(image_root / record["image"], max_pixels)
-    stated = (record.get("width", image.width), record.get("height", image.height))
-    if stated != image.size:
-        raise BadRecord(f"the image {record['image']} has {image.width} x {image.height} pixels, the record says {stated[0]} x {stated[1]}")
-    box = usable_box(record["bbox"], image.width, image.height)
+def _box_in(record: dict[str, Any], size: tuple[int, int]) -> Box:
+    """The box of a record whose image has this (width, height). Raises BadRecord where either does not fit."""
+    width, height = size
+    stated = (record.get("width", width), record.get("height", height))
+    if stated != size:
+        raise BadRecord(f"the image {record['image']} has {width} x {height} pixels, the record says {stated[0]} x {stated[1]}")
+    box = usable_box(record["bbox"], width, height)
     if box is None:
-        raise BadRecord(f"box {record['bbox']} is empty or outside the image of {image.width} x {image.height} pixels")
-    return image, box
+        raise BadRecord(f"box {record['bbox']} is empty or outside the image of {width} x {height} pixels")
+    return box

@@ -13,7 +13,7 @@ from dataset.config import RetrievalData
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.tasks.files import JsonStream, read_json_list
 from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
-from dataset.transforms import MAX_PIXELS, augment_image, read_image, squash
+from dataset.transforms import MAX_PIXELS, augment_image, read_image, read_picture, squash
 
 
 class RetrievalTrain(JsonStream):
@@ -31,12 +31,12 @@ class RetrievalTrain(JsonStream):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         file, number, record = self.records[index]
         where = f"{file}, record {number}"
-        with naming(where):
-            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
-            image = read_image(Path(self.config.image_root) / record["image"], self.config.max_pixels)
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(record["caption"])))
-        pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
+        with naming(where):
+            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
+            image = read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, augmentation.decode)
+            pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
         return Sample(where, pixels, (TextRow(caption, self.image_numbers[index]),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:

@@ -2,13 +2,26 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from common.errors import BadRecord
 from dataset.config import AugmentationConfig, BoxAugmentationConfig
-from dataset.rand_augment import BOX_OPERATIONS, IMAGE_OPERATIONS, auto_contrast, brightness, equalize, rand_augment, sharpness, translate_x
+from dataset.rand_augment import (
+    BOX_OPERATIONS,
+    ENHANCE,
+    FILL,
+    IMAGE_OPERATIONS,
+    auto_contrast,
+    brightness,
+    equalize,
+    rand_augment,
+    sharpness,
+    translate_x,
+    translate_y,
+)
 from dataset.transforms import augment_image, augment_with_box, decode_image, random_crop, read_image, squash
 from fake_records import encoded, picture
 
@@ -143,3 +156,17 @@ def test_box_augmentation_never_moves_pixels_through_rand_augment():
         changed = operation(image, 1.0)
         assert (changed[30:, 30:] == changed[30, 30]).all()
         assert (changed[12:18, 12:18] != changed[30, 30]).all()
+
+
+def test_sharpness_and_translation_equal_their_plain_formulas():
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
+    for number, size in enumerate(((48, 64), (16, 16), (5, 9))):
+        image = picture(number, *size)
+        smooth = cv2.filter2D(image, -1, kernel)[1:-1, 1:-1].astype(np.float32)
+        plain = image.copy()
+        plain[1:-1, 1:-1] = np.clip(smooth + ENHANCE * (image[1:-1, 1:-1] - smooth), 0, 255).astype(np.uint8)
+        assert (sharpness(image, 1) == plain).all()
+        for sign in (1.0, -1.0):
+            for operation, matrix in ((translate_x, [[1, 0, -7 * sign], [0, 1, 0]]), (translate_y, [[1, 0, 0], [0, 1, -7 * sign]])):
+                warped = cv2.warpAffine(image, np.array(matrix, dtype=np.float64), image.shape[1::-1], borderValue=FILL)
+                assert (operation(image, sign) == warped).all()
