@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
 from dataset.config import RetrievalData
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.tasks.files import JsonStream, read_json_list
 from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.tokenizers import pad_texts, token_lists
 from dataset.transforms import MAX_PIXELS, augment_image, read_image, squash
 
 
@@ -102,3 +107,23 @@ class ImageFiles(Dataset[Tensor]):
         except BadRecord as error:
             raise UserError(f"{self.paths[index]}: {error}.") from error
         return image_tensor([squash(image, self.image_size)])[0]
+
+
+class TextBatch(NamedTuple):
+    """Texts of a gallery to be encoded together."""
+
+    numbers: Tensor
+    """[R] which they are."""
+    ids: Tensor
+    """[R, L] token ids."""
+    mask: Tensor
+    """[R, L] True for tokens."""
+
+
+def batches_by_length(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, size: int) -> Iterator[TextBatch]:
+    """All texts, `size` at a time, from the shortest to the longest, so that next to nothing is padded."""
+    rows = token_lists(tokenizer, texts, max_tokens)
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield TextBatch(torch.tensor(chosen), *pad_texts(tokenizer, [rows[number] for number in chosen], max_tokens))

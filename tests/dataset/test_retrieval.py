@@ -7,7 +7,8 @@ import torch
 from common.errors import BadRecord, UserError
 from dataset.batches import MixedBatches
 from dataset.config import AugmentationConfig, RetrievalData
-from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
+from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain, batches_by_length
+from dataset.tokenizers import token_lists
 from dataset.transforms import decode_image, squash
 from fake_records import encoded, picture, write_json
 
@@ -96,3 +97,14 @@ def test_evaluation_stops_at_an_unreadable_image_and_a_missing_file(folder):
     (folder / "broken.json").write_text("[{")
     with pytest.raises(UserError, match=r"broken.json cannot be read as JSON"):
         RetrievalGallery(folder / "broken.json", folder, 32)
+
+
+def test_texts_come_from_the_shortest_to_the_longest_and_each_once(text):
+    texts = ["red circle and blue ring", "red", "blue ring", "ring", "red circle"]
+    batches = list(batches_by_length(text.tokenizer, texts, 40, 2))
+    assert sorted(number for batch in batches for number in batch.numbers.tolist()) == [0, 1, 2, 3, 4]
+    lengths = [length for batch in batches for length in batch.mask.sum(dim=1).tolist()]
+    assert lengths == sorted(lengths)
+    for batch in batches:
+        for number, ids, mask in zip(*batch, strict=True):
+            assert ids[mask].tolist() == token_lists(text.tokenizer, [texts[number]], 40)[0]
