@@ -148,7 +148,7 @@ class RetrievalEvaluator:
 
     def _score(self, model: VisionLanguageModel, pairs: Pairs, images: ImageTokens, texts: PackedTexts) -> Tensor:
         """Matching logits of all pairs."""
-        limit = self.settings.pair_batch_size or (64 if self.inputs.device.type == "cpu" else 1024)
+        limit = pairs_at_once(self.settings, self.inputs.device)
         groups = groups_of(pairs.counts, limit)
         weights = [int(pairs.counts[group.start : group.stop].sum()) for group in groups]
         share = share_by_weight(weights, rank(), world_size())
@@ -160,6 +160,11 @@ class RetrievalEvaluator:
 
     def _owned(self, texts: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
         return self.owner[texts] == images
+
+
+def pairs_at_once(settings: RetrievalEvaluation, device: torch.device) -> int:
+    """How many pairs are fused at once."""
+    return settings.pair_batch_size or (64 if device.type == "cpu" else 1024)
 
 
 def _reranked(candidates: Tensor, scores: Tensor, right: Right, wrong: NDArray[np.int64]) -> NDArray[np.int64]:
