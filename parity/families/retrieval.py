@@ -3,6 +3,7 @@
 Shapes: I images, T texts, k candidates of a query, L text tokens.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ CLASSES = {
     ("XFM", "models.model_retrieval.XFMForRetrieval"),
 }
 TRAINED = tuple(name for name in WATCHED if name not in ("masked_lm_logits", "boxes"))
+UNUSED = ("vision.backbone.mask_token", "mlm_head.", "text_mlm_head.")
+"""What X-FM's files hold and retrieval leaves idle."""
 NOT_RANKED = -100.0
 """Recorded score of what is no candidate."""
 IMAGE_BATCH, TEXT_BATCH, PAIRS = 3, 4, 5
@@ -51,7 +54,9 @@ class RetrievalTuning:
         """See `Family`."""
         adapter = case_adapter(case)
         config = recorded_config(case, adapter)
-        return vision_language_model(config, ("itc", "itm"), case, adapter.table(config), dtype)
+        table = adapter.table(config)
+        used = {name: tensor for name, tensor in case.weights.items() if not (table.to_ours(name) or "").startswith(UNUSED)}
+        return vision_language_model(config, ("itc", "itm"), replace(case, weights=used), table, dtype)
 
     def run(self, built: Built, case: Case, scenario: str, dtype: torch.dtype) -> Computed | None:
         """See `Family`."""
@@ -86,7 +91,7 @@ def evaluated(model: VisionLanguageModel, case: Case, dtype: torch.dtype) -> dic
     pixels, ids, mask = inputs["image"].to(dtype), inputs["text_ids"], inputs["text_atts"].bool()
     numbers = torch.arange(len(ids)).split(TEXT_BATCH)
     images = ImageTokens(lambda number: model.encode_images(pixels.split(IMAGE_BATCH)[number]), IMAGE_BATCH, dtype, CPU)
-    with watching(model, ("encode_images", "encode_text", "image_features", "text_features")) as seen:
+    with watching(model, ("encode_text", "image_features", "text_features")) as seen:
         texts, text_features = encode_texts(model, ((part, ids[part], mask[part]) for part in numbers), CPU, CPU)
         tokens = [images.encode(number) for number in range(-(-len(pixels) // IMAGE_BATCH))]
         image_features = torch.cat([model.image_features(batch[:, 0]) for batch in tokens])
@@ -99,7 +104,8 @@ def evaluated(model: VisionLanguageModel, case: Case, dtype: torch.dtype) -> dic
     return (
         _numbered("text_embeds", seen["encode_text"])
         | _numbered("text_feat", seen["text_features"])
-        | _numbered("vision_embeds", seen["encode_images"])
+        | _numbered("vision_embeds", tokens)
+        | _numbered("vision_atts", [torch.ones(batch.shape[:2], dtype=torch.uint8) for batch in tokens])
         | _numbered("image_feat", seen["image_features"])
         | _numbered("cross_embeds", fused)
         | _numbered("itm_logits", [model.match_logits(rows) for rows in fused])
