@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from dataset.streams.base import TextSide
+from dataset.tasks.galleries import gallery_sources
 from dataset.tasks.retrieval import RetrievalTrain
 from engine.config.schema import RetrievalConfig
-from engine.evaluators import Inputs, RetrievalEvaluator
+from engine.evaluators import Inputs, retrieval_evaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.trainer import Engine
@@ -17,7 +18,7 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     engine = Engine(config, output_dir)
     data = config.data
     inputs = Inputs.of(config, engine.device, engine.interruption)
-    validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
+    validation, test = (retrieval_evaluator(gallery_sources(data, split), inputs, config.evaluation) for split in ("validation", "test"))
     task = Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
     engine.initialize(task.model)
     train = RetrievalTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")

@@ -6,7 +6,6 @@ queries, and scores the pairs of its share of the images; only features, candida
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.distributed import rank, world_size
+from dataset.tasks.galleries import GallerySource
 from dataset.tasks.retrieval import RetrievalGallery, batches_by_length
 from engine.config.schema import RetrievalEvaluation
 from engine.evaluators.base import Inputs, share_of
@@ -58,9 +58,9 @@ class Searched:
 class RetrievalEvaluator:
     """Ranks texts for images and images for texts: by features, then the best again by the matching head."""
 
-    def __init__(self, file: str, image_root: str, inputs: Inputs, settings: RetrievalEvaluation) -> None:
-        """Open the gallery of a JSON file: [{image, caption: [text, ...]}], image paths relative to `image_root`."""
-        self.gallery = RetrievalGallery(Path(file), Path(image_root), inputs.image_size)
+    def __init__(self, source: GallerySource, inputs: Inputs, settings: RetrievalEvaluation) -> None:
+        """Open a gallery."""
+        self.gallery = RetrievalGallery(source, inputs.image_size)
         self.inputs = inputs
         self.settings = settings
         self.owner = np.asarray(self.gallery.text_image)

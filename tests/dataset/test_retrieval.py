@@ -7,6 +7,7 @@ import torch
 from common.errors import BadRecord, UserError
 from dataset.batches import MixedBatches
 from dataset.config import AugmentationConfig, RetrievalData
+from dataset.tasks.galleries import GallerySource
 from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain, batches_by_length
 from dataset.tokenizers import token_lists
 from dataset.transforms import decode_image, squash
@@ -58,11 +59,11 @@ def test_gallery_knows_whose_caption_is_whose(folder):
             {"image": "2.png", "caption": ["d e f"]},
         ],
     )
-    gallery = RetrievalGallery(file, folder, 32, max_words=2)
+    gallery = RetrievalGallery(GallerySource(file, folder, max_words=2), 32)
     assert gallery.texts == ["a red", "b", "c", "d e"]
     assert gallery.text_image == [0, 0, 1, 2]
     assert gallery.image_texts == [[0, 1], [2], [3]]
-    assert gallery.image_paths[2] == folder / "2.png"
+    assert gallery.images.sources[2] == folder / "2.png"
     assert len(gallery.images) == 3
     assert gallery.images[1].shape == (3, 32, 32)
     assert gallery.images[1].dtype == torch.uint8
@@ -83,7 +84,7 @@ def test_malformed_files_name_file_and_record(folder, records, message):
     file = folder / "test.json"
     write_json(file, records)
     with pytest.raises(UserError, match=message) as caught:
-        RetrievalGallery(file, folder, 32)
+        RetrievalGallery(GallerySource(file, folder), 32)
     assert "test.json" in str(caught.value)
 
 
@@ -91,12 +92,12 @@ def test_evaluation_stops_at_an_unreadable_image_and_a_missing_file(folder):
     file = folder / "test.json"
     write_json(file, [{"image": "gone.png", "caption": ["a"]}])
     with pytest.raises(UserError, match=r"gone.png"):
-        RetrievalGallery(file, folder, 32).images[0]
+        RetrievalGallery(GallerySource(file, folder), 32).images[0]
     with pytest.raises(UserError, match=r"nowhere.json does not exist"):
-        RetrievalGallery(folder / "nowhere.json", folder, 32)
+        RetrievalGallery(GallerySource(folder / "nowhere.json", folder), 32)
     (folder / "broken.json").write_text("[{")
     with pytest.raises(UserError, match=r"broken.json cannot be read as JSON"):
-        RetrievalGallery(folder / "broken.json", folder, 32)
+        RetrievalGallery(GallerySource(folder / "broken.json", folder), 32)
 
 
 def test_texts_come_from_the_shortest_to_the_longest_and_each_once(text):

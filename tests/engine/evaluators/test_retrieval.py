@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dataset.tasks.galleries import GallerySource
 from dataset.tokenizers import encode_texts, load_tokenizer
 from engine.board import LocalBoard
 from engine.config.schema import RetrievalEvaluation
@@ -51,7 +52,7 @@ class PlayedInterruption(Interruption):
 def evaluator(data: Path, interruption: Interruption, **settings: Any) -> RetrievalEvaluator:
     inputs = Inputs(load_tokenizer(data / "tokenizer"), 40, 32, CPU, interruption)
     configured = RetrievalEvaluation.model_validate({"batch_size": 2, "text_batch_size": 3, "pair_batch_size": 7} | settings)
-    return RetrievalEvaluator(str(data / "retrieval_val.json"), str(data / "images"), inputs, configured)
+    return RetrievalEvaluator(GallerySource(data / "retrieval_val.json", data / "images"), inputs, configured)
 
 
 def evaluate(
