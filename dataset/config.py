@@ -182,10 +182,6 @@ class TaskData(Settings):
     """Images with more pixels are refused before they are decoded."""
 
 
-GalleryLayout = Literal["json", "xflickrco", "wit"]
-"""See dataset/tasks/galleries.py."""
-
-
 class CaptionCounts(Settings):
     """How many captions the published files hold."""
 
@@ -195,16 +191,17 @@ class CaptionCounts(Settings):
 
 
 class RetrievalData(TaskData):
-    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}]."""
+    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}], or the JSON lines of
+    xFlickr&CO or WIT."""
 
     validation: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
     """File of the split that the best checkpoint is chosen on; or language -> file, of which the mean decides."""
     test: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
     """File of the split that is reported once; or language -> file."""
-    layout: GalleryLayout = "json"
-    """Of validation and test: the official one of COCO and Flickr30K, of xFlickr&CO (JSON lines), or of WIT (JSON lines with images)."""
     coco_root: str | None = None
-    """xflickrco only: the folder of COCO's images; null: image_root."""
+    """The folder of COCO's images in xFlickr&CO; null: image_root."""
+    punctuation: Literal["space", "delete"] = "space"
+    """What becomes of punctuation: a space, or nothing (X-VLM)."""
     expected: CaptionCounts = CaptionCounts()
     """Other numbers of captions are warned about."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))

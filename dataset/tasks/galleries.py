@@ -1,35 +1,36 @@
-"""The layouts that evaluation splits of retrieval come in, read into one form: images with their captions.
+"""The layouts of evaluation splits of retrieval, read into one form: images with their captions. How a file begins tells its layout.
 
-json: [{image, caption: [text, ...]}] (COCO, Flickr30K, Multi30K). xflickrco: a line {sentences: [text, ...], id, img_path} for each image;
-those whose path names COCO lie under a folder of their own. wit: a line {image_url, image_content, caption_reference_description} for each
+COCO, Flickr30K, Multi30K: [{image, caption: [text, ...]}]. xFlickr&CO: a line {sentences: [text, ...], id, img_path} for each image; those
+whose path names COCO lie under a folder of their own. WIT: a line {image_url, image_content, caption_reference_description} for each
 caption, the image itself in base64; lines of one URL are one image.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from dataset.config import GalleryLayout, RetrievalData
+from dataset.config import RetrievalData
 from dataset.tasks.files import read_json_list, warn_of_count
-from dataset.text import EmptyCaption, caption_texts, pre_caption
+from dataset.text import EmptyCaption, Punctuation, caption_texts, pre_caption
 
 
 @dataclass(frozen=True)
 class GallerySource:
-    """Where an evaluation split is and how it is laid out."""
+    """Where an evaluation split is, and how its captions are read."""
 
     file: Path
     image_root: Path
-    layout: GalleryLayout = "json"
     coco_root: Path | None = None
-    """Of COCO's images in the layout xflickrco; None: `image_root`, too."""
+    """Of COCO's images in xFlickr&CO; None: `image_root`, too."""
     max_words: int = 30
     """Captions are cut to this many words."""
+    punctuation: Punctuation = "space"
+    """What becomes of it."""
     expected: int | None = None
     """How many captions the published file has."""
 
@@ -49,7 +50,7 @@ def read_gallery(source: GallerySource) -> list[GalleryImage]:
     Raises:
         UserError: the file is missing or malformed, or an image has no caption; names the record or line.
     """
-    found = {"json": _read_json, "xflickrco": _read_xflickrco, "wit": _read_wit}[source.layout](source)
+    found = _reader(source.file)(source)
     warn_of_count(str(source.file), "captions", sum(len(image.captions) for image in found), source.expected)
     return found
 
@@ -63,13 +64,24 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
         language: GallerySource(
             Path(file),
             Path(data.image_root),
-            data.layout,
             coco_root,
             data.max_words,
+            data.punctuation,
             counts.get(language) if isinstance(counts, dict) else counts,
         )
         for language, file in files.items()
     }
+
+
+def _reader(file: Path) -> Callable[[GallerySource], list[GalleryImage]]:
+    """What reads a file that begins like this one. What begins like none is taken for a JSON list, whose reader says what is wrong."""
+    try:
+        with file.open(encoding="utf-8") as opened:
+            first = next((line for line in opened if line.strip()), "")
+        keys = json.loads(first).keys() if first.lstrip().startswith("{") else ()
+    except (OSError, ValueError):
+        return _read_json
+    return _read_wit if "image_content" in keys else _read_xflickrco if "sentences" in keys else _read_json
 
 
 def _read_json(source: GallerySource) -> list[GalleryImage]:
@@ -132,7 +144,7 @@ def _lines(file: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[st
 
 def _normalised(text: str, source: GallerySource, where: str) -> str:
     try:
-        return pre_caption(text, source.max_words)
+        return pre_caption(text, source.max_words, source.punctuation)
     except EmptyCaption as error:
         raise UserError(f"{where}: {error}.") from error
 

@@ -40,7 +40,7 @@ class RetrievalTrain(JsonStream):
         file, number, record = self.records[index]
         where = f"{file}, record {number}"
         with naming(where):
-            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
+            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words, self.config.punctuation)
             image = read_image(Path(self.config.image_root) / record["image"], self.config.max_pixels)
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(record["caption"])))

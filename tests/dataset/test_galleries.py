@@ -31,7 +31,7 @@ def test_xflickrco_takes_coco_images_from_their_own_folder_and_skips_images_with
         {"sentences": ["", " "], "id": "2", "img_path": "2.png"},
         {"sentences": ["Zwei Katzen"], "id": "3", "img_path": "COCO_val2014_3.jpg"},
     ]
-    source = GallerySource(write_lines(folder / "de.jsonl", records), folder, "xflickrco", folder / "coco", max_words=80)
+    source = GallerySource(write_lines(folder / "de.jsonl", records), folder, folder / "coco", max_words=80)
     found = read_gallery(source)
     assert [(image.image, image.captions) for image in found] == [
         (folder / "1.png", ["ein hund"]),
@@ -41,29 +41,35 @@ def test_xflickrco_takes_coco_images_from_their_own_folder_and_skips_images_with
 
 def test_wit_groups_captions_by_image_and_decodes_the_images_it_holds(folder: Path) -> None:
     records = [wit("a", 0, "Ein Haus"), wit("b", 1, "."), wit("a", 0, "Das Haus")]
-    gallery = RetrievalGallery(GallerySource(write_lines(folder / "wit.jsonl", records), folder, "wit"), 32)
+    gallery = RetrievalGallery(GallerySource(write_lines(folder / "wit.jsonl", records), folder), 32)
     assert gallery.texts == ["ein haus", "das haus", "."]
     assert gallery.text_image == [0, 0, 1]
     assert gallery.images[1].shape == (3, 32, 32)
     assert (gallery.images[0] != gallery.images[1]).any()
 
 
+def test_punctuation_becomes_a_space_or_nothing(folder: Path) -> None:
+    file = Path(write_json(folder / "test.json", [{"image": "0.png", "caption": ["it's"]}]))
+    assert read_gallery(GallerySource(file, folder))[0].captions == ["it s"]
+    assert read_gallery(GallerySource(file, folder, punctuation="delete"))[0].captions == ["its"]
+
+
 @pytest.mark.parametrize(
-    ("layout", "records", "message"),
+    ("records", "message"),
     [
-        ("xflickrco", [{"sentences": ["a"], "img_path": "x"}, "{broken"], "line 2: not JSON"),
-        ("xflickrco", [{"sentences": ["a"]}], "line 1: img_path is missing"),
-        ("xflickrco", [{"sentences": ["..."], "img_path": "x"}], "line 1: the caption is empty"),
-        ("xflickrco", [{"sentences": [], "img_path": "x"}], "holds no image with a caption"),
-        ("wit", [wit("a", 0, "b"), wit("c", 0, None)], "line 2: caption_reference_description is empty"),
-        ("wit", [wit("a", 0, "b") | {"image_content": "%"}], "line 1: image_content is not base64"),
-        ("wit", ["[1]"], "line 1: a JSON object is missing"),
+        ([{"sentences": ["a"], "img_path": "x"}, "{broken"], "line 2: not JSON"),
+        ([{"sentences": ["a"]}], "line 1: img_path is missing"),
+        ([{"sentences": ["..."], "img_path": "x"}], "line 1: the caption is empty"),
+        ([{"sentences": [], "img_path": "x"}], "holds no image with a caption"),
+        ([wit("a", 0, "b"), wit("c", 0, None)], "line 2: caption_reference_description is empty"),
+        ([wit("a", 0, "b") | {"image_content": "%"}], "line 1: image_content is not base64"),
+        ([wit("a", 0, "b"), "[1]"], "line 2: a JSON object is missing"),
     ],
 )
-def test_the_first_bad_line_is_named(folder: Path, layout: Any, records: list[Any], message: str) -> None:
+def test_the_first_bad_line_is_named(folder: Path, records: list[Any], message: str) -> None:
     file = write_lines(folder / "test.jsonl", records)
     with pytest.raises(UserError, match=message) as caught:
-        read_gallery(GallerySource(file, folder, layout))
+        read_gallery(GallerySource(file, folder))
     assert "test.jsonl" in str(caught.value)
 
 
@@ -79,13 +85,14 @@ def test_files_may_be_given_by_language_with_the_numbers_of_their_captions(folde
             "image_root": str(folder),
             "batch_size": 2,
             "max_words": 80,
+            "punctuation": "delete",
             "expected": {"validation": 2, "test": {"en": 2, "de": 5000}},
         }
     )
     assert set(gallery_sources(data, "validation")) == {""}
     sources = gallery_sources(data, "test")
     assert {language: source.expected for language, source in sources.items()} == {"en": 2, "de": 5000}
-    assert sources["de"].max_words == 80
+    assert (sources["de"].max_words, sources["de"].punctuation) == (80, "delete")
     with caplog.at_level(logging.WARNING):
         read_gallery(gallery_sources(data, "validation")[""])
         read_gallery(sources["en"])
