@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from dataset.streams.base import TextSide
-from dataset.tasks.grounding import GroundingTrain
 from engine.config.schema import GroundingConfig
 from engine.evaluators import GroundingEvaluator, Inputs
 from engine.finish import finish
 from engine.launch import launch
+from engine.tasks import make_task, open_streams
 from engine.trainer import Engine
-from models.tasks.grounding import Grounding
 
 
 def main(config: GroundingConfig, output_dir: Path) -> None:
@@ -21,10 +19,9 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     validation, test = (
         GroundingEvaluator(file, data.image_root, inputs, config.evaluation, mean_box_from) for file in (data.validation, data.test)
     )
-    task = Grounding(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+    task = make_task(config)
     engine.initialize(task.model)
-    train = GroundingTrain(data, TextSide(inputs.tokenizer, inputs.max_tokens, masking=None), inputs.image_size, "train")
-    engine.fit(task, {"train": train}, validation, select="accuracy")
+    engine.fit(task, open_streams(config, inputs.tokenizer), validation, select="accuracy")
     finish(engine, test, config)
 
 

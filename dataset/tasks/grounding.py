@@ -48,21 +48,25 @@ class GroundingTrain(JsonStream):
         return Sample(where, pixels, (TextRow(text, index, placement.place(box, 0.0)),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
-        """Adds to the text tensors: image uint8 [B, 3, S, S], image_index int64 [B], target_box float32 [B, 4] (cx, cy, w, h as shares
-        of the side), is_image bool [B], all False."""
-        images, rows = single_rows(groups)
-        boxes = [placed.row.box for placed in rows]
-        assert all(box is not None for box in boxes), "the crop keeps the box"
-        targets = [target_box(box, self.image_size) for box in boxes if box is not None]
-        return (
-            {"image": image_tensor(images)}
-            | self.text.tensors(rows)
-            | {
-                "image_index": torch.arange(len(rows)),
-                "target_box": torch.tensor(targets, dtype=torch.float32),
-                "is_image": torch.zeros(len(rows), dtype=torch.bool),
-            }
-        )
+        return expression_tensors(groups, self.text, self.image_size)
+
+
+def expression_tensors(groups: list[list[Sample]], text: TextSide, image_size: int) -> dict[str, Tensor]:
+    """The batch of expressions with one box each. Adds to the text tensors: image uint8 [B, 3, S, S], image_index int64 [B], target_box
+    float32 [B, 4] (cx, cy, w, h as shares of the side), is_image bool [B], all False."""
+    images, rows = single_rows(groups)
+    boxes = [placed.row.box for placed in rows]
+    assert all(box is not None for box in boxes), "the crop keeps the box"
+    targets = [target_box(box, image_size) for box in boxes if box is not None]
+    return (
+        {"image": image_tensor(images)}
+        | text.tensors(rows)
+        | {
+            "image_index": torch.arange(len(rows)),
+            "target_box": torch.tensor(targets, dtype=torch.float32),
+            "is_image": torch.zeros(len(rows), dtype=torch.bool),
+        }
+    )
 
 
 class GroundingItem(TypedDict):

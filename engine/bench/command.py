@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -15,7 +16,7 @@ from common.errors import UserError
 from engine.launch import Parser, add_override_option
 
 if TYPE_CHECKING:
-    from engine.bench.report import BenchReport, BenchRequest
+    from engine.bench.report import BenchReport, BenchRequest, Comparison
 
 MEASURES: dict[str, str] = {
     "step": "engine.bench.steps:run",
@@ -23,6 +24,9 @@ MEASURES: dict[str, str] = {
     "rerank": "engine.bench.reranking:run",
 }
 """What `--stages` can name -> "module:function", the function a `run(request: BenchRequest) -> BenchReport`."""
+
+BETWEEN = re.compile(r",(?![^\[{]*[\]}])")
+"""A comma that is not inside of a list or mapping."""
 
 
 def bench_parser(tasks: Sequence[str]) -> Parser:
@@ -57,10 +61,20 @@ def bench(given: Sequence[str], tasks: Sequence[str], find: Callable[[Path], Pat
         The report as text.
     """
     options = bench_parser(tasks).parse(given)
+    if options.picture is not None and options.stages != "step":
+        raise UserError("--picture: there are no stages of a step to draw; add --stages.")
+    for option, file in (("--out", options.out), ("--picture", options.picture)):
+        if file is not None and not file.parent.is_dir():  # not after minutes of work
+            raise UserError(f"{option} {file}: cannot be written: there is no folder {file.parent}.")
     measure = _measure(options.stages or "step")
     report = measure(_request(options, find))
+    from engine.bench.document import document
+    from evaluation.report.stages import stage_svg
+
     if options.out is not None:
-        _write(options.out, "--out", json.dumps(report.numbers, indent=1) + "\n")
+        _write(options.out, "--out", json.dumps(document(options.stages or "step", report), indent=1) + "\n")
+    if options.picture is not None:
+        _write(options.picture, "--picture", stage_svg(report.numbers["stages"]))
     return report.text()
 
 
@@ -86,7 +100,39 @@ def _request(options: Namespace, find: Callable[[Path], Path]) -> BenchRequest:
 
     path = find(options.config)
     config = load_config(path, options.overrides, options.task).config
-    return BenchRequest(config, path, tuple(options.overrides), options.data, options.steps, options.warmup, config.seed)
+    return BenchRequest(
+        config=config,
+        path=path,
+        overrides=tuple(options.overrides),
+        data=options.data,
+        steps=options.steps,
+        warmup=options.warmup,
+        seed=config.seed,
+        fixed_length=options.fixed_length,
+        by_stage=options.stages == "step",
+        comparisons=[_comparison(text, path, options.overrides, config.task) for text in options.compare],
+        reference=options.reference,
+    )
+
+
+def _comparison(text: str, path: Path, overrides: Sequence[str], task: str) -> Comparison:
+    """The configs that a `--compare` asks for.
+
+    Raises:
+        UserError: it is not KEY=A,B, or one of them is no valid setting.
+    """
+    from engine.bench.report import Comparison
+    from engine.config.loader import load_config
+
+    key, separator, written = text.partition("=")
+    values = tuple(value.strip() for value in BETWEEN.split(written))
+    if not separator or len(values) < 2 or len(set(values)) < len(values):
+        raise UserError(f"--compare {text}: must be KEY=A,B with different values, for example --compare engine.precision=fp32,bf16.")
+    try:
+        configs = tuple(load_config(path, [*overrides, f"{key}={value}"], task).config for value in values)
+    except UserError as error:
+        raise UserError(f"--compare {text}: {str(error).removeprefix('--set: ')}") from error
+    return Comparison(key, values, configs)
 
 
 def _write(file: Path, option: str, content: str) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from engine.bench.report import BenchReport, BenchRequest
+from engine.bench.synthetic import CAPTIONS
 from engine.config.schema import PretrainConfig, RetrievalConfig, RetrievalEvaluation, RunConfig
 from engine.evaluators.retrieval import pairs_at_once
 from evaluation.tables import Table
@@ -29,8 +30,6 @@ from models.fusion import Seen
 from models.tasks.ranking import ImageTokens, Pairs, groups_of, score_pairs
 from models.vlm import VisionLanguageModel
 
-MEAN, LEAST, SPREAD = 12.0, 5, 0.55
-"""Tokens of a caption: a log-normal number with this mean above the least one, cut at what the config allows."""
 COLUMNS = ("way", "pairs/s", "ms a pair", "times naive", "spread")
 
 
@@ -95,12 +94,11 @@ def candidates(config: RunConfig, k: int, request: BenchRequest, device: torch.d
     """Random states of the sizes that a config names."""
     longest, vision = config.tokenizer.max_tokens, config.model.vision
     rng = np.random.default_rng(request.seed)
-    drawn = LEAST + rng.lognormal(np.log(MEAN - LEAST) - SPREAD**2 / 2, SPREAD, size=2 * k)
-    lengths = np.minimum(drawn.round(), longest) if request.fixed_length is None else np.full(2 * k, request.fixed_length)
+    lengths = [CAPTIONS.draw(rng, longest) if request.fixed_length is None else request.fixed_length for _ in range(2 * k)]
     patches = (vision.image_size // vision.stride) ** 2
     images = torch.randn(k, 1 + patches, vision.width, device=device)
     states = torch.randn(2 * k, longest, config.model.text.width, device=device)
-    return Candidates(images, states, torch.from_numpy(lengths.astype(np.int64)))
+    return Candidates(images, states, torch.tensor(lengths))
 
 
 @torch.no_grad()

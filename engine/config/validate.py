@@ -10,14 +10,14 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData
-from dataset.streams.base import Stream, TextSide
-from dataset.streams.build import build_stream
+from dataset.config import RegionTextStream
+from dataset.streams.base import Stream
 from dataset.tasks.galleries import GallerySource, gallery_sources
-from dataset.tasks.grounding import GroundingSet, GroundingTrain
-from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
+from dataset.tasks.grounding import GroundingSet
+from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.tasks import open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
 from models.vlm import HEADS, Head, VisionLanguageModel
@@ -121,7 +121,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     settings = config.batches()[name]
     images = settings.max_images if isinstance(settings, RegionTextStream) else None
     plan = BatchPlan(settings.batch_size, settings.groups, world, config.engine.accumulation, images, key)
-    stream = _open_stream(config, name, tokenizer)
+    stream = open_stream(config, name, tokenizer)
     if len(stream) == 0:
         raise UserError(f"{key}: holds no records.")
     bad = _try_samples(stream, config.seed)
@@ -141,17 +141,6 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
         if warmup >= total:
             raise UserError(f"schedule.warmup_steps is {warmup}, but the run has only {total} steps.")
         yield f"schedule: {total:,} steps ({total / steps:,.1f} epochs of {key}), the first {warmup:,} to warm up"
-
-
-def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
-    settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride, config.storage)
-    text = TextSide(tokenizer, length, masking=None)
-    if isinstance(settings, RetrievalData):
-        return RetrievalTrain(settings, text, vision.image_size, name)
-    assert isinstance(settings, GroundingData), "the other kind of training data"
-    return GroundingTrain(settings, text, vision.image_size, name)
 
 
 def _try_samples(stream: Stream, seed: int) -> list[str]:

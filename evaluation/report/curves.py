@@ -94,7 +94,7 @@ def draw(chart: Chart) -> Picture:
     axes.set_ylabel(chart.unit, color=INK, fontsize=8.5)
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=2 if len(axes.lines) > 3 else 1)
-    return Picture(chart.title, _svg_uri(figure), _alt(chart))
+    return Picture(chart.title, svg_uri(figure), _alt(chart))
 
 
 def _loss_charts(train: Mapping[str, Curve], validation: Mapping[str, Curve]) -> tuple[list[Chart], dict[str, Curve]]:
@@ -195,11 +195,16 @@ def _finite_mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else np.nan
 
 
-def _svg_uri(figure: Figure) -> str:
-    # as an image of its own: the names inside one SVG cannot clash with those of another
+def svg_bytes(figure: Figure) -> bytes:
+    """A figure as an SVG file, the same every time."""
     buffer = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def svg_uri(figure: Figure) -> str:
+    """A figure for the page, as an image of its own: the names inside one SVG cannot clash with those of another."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg_bytes(figure)).decode()}"
 
 
 def _alt(chart: Chart) -> str:

@@ -20,6 +20,7 @@ from evaluation.report import curves, pictures
 from evaluation.report.history import METRICS_LINES, History, read_history
 from evaluation.report.panels import AttentionPanel, BoxPanel, ReportPanels, RetrievalPanel
 from evaluation.report.skipped import skipped_by_stream
+from evaluation.report.stages import stage_picture
 from evaluation.tables import RunResult, metrics_table, read_result
 
 REPORT_FILE = "report.html"
@@ -46,9 +47,9 @@ class _Headline:
 def write_report(run_dir: Path, panels: ReportPanels) -> Path:
     """Write the report of a run: self-contained, opens offline, nothing in it is fetched or executed.
 
-    Reads what the run folder has of metrics.json, metrics.jsonl, config.yaml, bad_records.txt and environment.json ({"git": {"commit",
-    "changed"}, "command", "python", "packages", "host", "processes"}). What is missing is left out of the page, so that a report of an
-    unfinished run can be written too.
+    Reads what the run folder has of metrics.json, metrics.jsonl, config.yaml, bad_records.txt, bench.json (see `stage_picture`) and
+    environment.json ({"git": {"commit", "changed"}, "command", "python", "packages", "host", "processes"}). What is missing is left out
+    of the page, so that a report of an unfinished run can be written too.
 
     Args:
         run_dir: the run's output folder.
@@ -75,6 +76,7 @@ def write_report(run_dir: Path, panels: ReportPanels) -> Path:
         headlines=_headlines(result),
         table=metrics_table(result),
         sections={title: [curves.draw(chart) for chart in found] for title, found in curves.charts(history).items()},
+        step=stage_picture(run_dir),
         boxes=[_box_view(panel) for panel in panels.boxes],
         retrieval=[_retrieval_view(panel) for panel in panels.retrieval],
         attention=[_attention_view(panel) for panel in panels.attention],

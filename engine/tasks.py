@@ -1,0 +1,53 @@
+"""From a run's config to its task and its training data: the one place that knows all tasks."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData
+from dataset.streams.base import Stream, TextSide
+from dataset.streams.build import build_stream
+from dataset.tasks.grounding import GroundingTrain
+from dataset.tasks.retrieval import RetrievalTrain
+from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from models.tasks.base import Task
+from models.tasks.grounding import Grounding
+from models.tasks.pretrain import Pretraining, StreamObjectives
+from models.tasks.retrieval import Retrieval
+
+
+def make_task(config: RunConfig) -> Task:
+    """Model and losses of a config, freshly initialised; nothing is read."""
+    match config:
+        case PretrainConfig():
+            objectives = {
+                name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
+                for name, stream in config.streams.items()
+            }
+            return Pretraining(config.model, objectives, config.gradient_mode)
+        case RetrievalConfig():
+            return Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+        case GroundingConfig():
+            return Grounding(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+    raise TypeError(f"no task for {type(config).__name__}")
+
+
+def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Stream]:
+    """All training data of a config, by the names that its task knows them under.
+
+    Raises:
+        UserError: files are missing or damaged.
+    """
+    return {name: open_stream(config, name, tokenizer) for name in config.batches()}
+
+
+def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
+    """One of them."""
+    settings, vision, length = config.batches()[name], config.model.vision, config.tokenizer.max_tokens
+    if isinstance(settings, (ImageTextStream, RegionTextStream)):
+        return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride, config.storage)
+    text = TextSide(tokenizer, length, masking=None)
+    if isinstance(settings, RetrievalData):
+        return RetrievalTrain(settings, text, vision.image_size, name)
+    assert isinstance(settings, GroundingData), "the other kind of training data"
+    return GroundingTrain(settings, text, vision.image_size, name)
