@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dataset.tasks.galleries import GallerySource
 from engine.config.schema import PretrainConfig
 from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
 from engine.finish import finish
@@ -18,7 +19,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     probes: dict[str, Evaluator] = {}
     retrieval, grounding = config.evaluation.retrieval, config.evaluation.grounding
     if retrieval is not None:
-        probes["retrieval"] = RetrievalEvaluator(retrieval.file, retrieval.image_root, inputs, retrieval)
+        probes["retrieval"] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
     if grounding is not None:
         probes["grounding"] = GroundingEvaluator(grounding.file, grounding.image_root, inputs, grounding)
     else:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from dataset.tasks.galleries import gallery_sources
 from engine.config.schema import RetrievalConfig
-from engine.evaluators import Inputs, RetrievalEvaluator
+from engine.evaluators import Inputs, retrieval_evaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -15,7 +16,7 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     engine = Engine(config, output_dir)
     data = config.data
     inputs = Inputs.of(config, engine.device, engine.interruption)
-    validation, test = (RetrievalEvaluator(file, data.image_root, inputs, config.evaluation) for file in (data.validation, data.test))
+    validation, test = (retrieval_evaluator(gallery_sources(data, split), inputs, config.evaluation) for split in ("validation", "test"))
     task = make_task(config)
     engine.initialize(task.model)
     engine.fit(task, open_streams(config, inputs.tokenizer), validation, select="r_mean")

@@ -198,9 +198,28 @@ class TaskData(Settings):
     """Images with more pixels are refused before they are decoded."""
 
 
-class RetrievalData(TaskData):
-    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}]."""
+class CaptionCounts(Settings):
+    """How many captions the published files hold."""
 
+    train: Positive | None = None
+    validation: Positive | dict[str, Positive] | None = None
+    test: Positive | dict[str, Positive] | None = None
+
+
+class RetrievalData(TaskData):
+    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}], or the JSON lines of
+    xFlickr&CO or WIT."""
+
+    validation: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """File of the split that the best checkpoint is chosen on; or language -> file, of which the mean decides."""
+    test: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """File of the split that is reported once; or language -> file."""
+    coco_root: str | None = None
+    """The folder of COCO's images in xFlickr&CO; null: image_root."""
+    punctuation: Literal["space", "delete"] = "space"
+    """What becomes of punctuation: a space, or nothing (X-VLM)."""
+    expected: CaptionCounts = CaptionCounts()
+    """Other numbers of captions are warned about."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
 
 

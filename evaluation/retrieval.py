@@ -1,6 +1,7 @@
 """Recall of two-way image-text retrieval, and what chance would reach.
 
-Shapes: I images, T texts. Each text belongs to one image; an image may have many texts or none.
+Shapes: I images, T texts, Q queries of one direction, C what they search, k candidates of a query. Each text belongs to one image; an
+image may have many texts or none.
 
 Ranks. A text finds its image at rank r when r wrong images stand before it. An image finds its *best* own text: r counts the wrong
 texts before the best-placed own one, so an image's own texts never push one another down.
@@ -39,7 +40,44 @@ def recall_metrics(score_i2t: np.ndarray, score_t2i: np.ndarray, text_image: Seq
     owner = _owners(text_image, score_i2t.shape[0])
     if score_i2t.ndim != 2 or score_t2i.shape != score_i2t.shape[::-1] or score_i2t.shape[1] != len(owner):
         raise ValueError(f"scores {score_i2t.shape} and {score_t2i.shape} with {len(owner)} texts: expected [I, T], [T, I] and T texts")
-    return _with_means(_recalls("tr", _text_ranks(score_i2t, owner)) | _recalls("ir", _image_ranks(score_t2i, owner)))
+    images = np.arange(len(score_i2t))
+    for_images = ranks(score_i2t, owner == images[:, None])
+    return recalls(for_images, ranks(score_t2i, owner[:, None] == images), text_image)
+
+
+def ranks(scores: np.ndarray, right: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rank of some queries' best right candidate, when all candidates have scores.
+
+    Args:
+        scores: [Q, C]
+        right: [Q, C] which candidates are right ones.
+
+    Returns:
+        [Q] number of wrong candidates at or above the best right one; of all of them where no right one has a score.
+    """
+    best = np.fmax.reduce(np.where(right, scores, -np.inf), axis=1, keepdims=True)  # fmax: a right one with NaN never becomes the best
+    return np.count_nonzero(~(scores < best) & ~right, axis=1)
+
+
+def candidate_ranks(scores: np.ndarray, right: NDArray[np.bool_], wrong: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank of some queries' best right candidate, when only some candidates have scores and all others stand behind these.
+
+    Args:
+        scores: [Q, k] of those that were re-ranked.
+        right: [Q, k] which of them are right ones.
+        wrong: [Q] how many wrong ones there are among all candidates.
+
+    Returns:
+        [Q] as `ranks`; all wrong ones stand before a right one that was not re-ranked.
+    """
+    found = (right & ~np.isnan(scores)).any(axis=1)
+    return np.where(found, ranks(scores, right), wrong)
+
+
+def recalls(for_images: NDArray[np.int64], for_texts: NDArray[np.int64], text_image: Sequence[int]) -> dict[str, float]:
+    """The numbers of `recall_metrics` from ranks [I] of image queries and [T] of text queries; images without a text do not count."""
+    asking = np.bincount(_owners(text_image, len(for_images)), minlength=len(for_images)) > 0
+    return _with_means(_recalls("tr", for_images[asking]) | _recalls("ir", for_texts))
 
 
 def chance_recall(images: int, text_image: Sequence[int]) -> dict[str, float]:
@@ -76,28 +114,10 @@ def _owners(text_image: Sequence[int], images: int) -> NDArray[np.int64]:
     return owner
 
 
-def _text_ranks(scores: np.ndarray, owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[images with a text] number of wrong texts at or above the best own text of each image."""
-    images, texts = scores.shape
-    own = scores[owner, np.arange(texts)].astype(np.float64)
-    best = np.full(images, -np.inf)
-    np.fmax.at(best, owner, own)  # fmax: an own text with NaN never becomes the best one
-    not_below = np.array([np.count_nonzero(~(row < limit)) for row, limit in zip(scores, best, strict=True)])
-    own_not_below = np.bincount(owner, weights=~(own < best[owner]), minlength=images).astype(np.int64)
-    return (not_below - own_not_below)[np.bincount(owner, minlength=images) > 0]
+def _recalls(direction: str, found: NDArray[np.int64]) -> dict[str, float]:
+    return {f"{direction}_r{k}": 100.0 * float(np.mean(found < k)) for k in CUTOFFS}
 
 
-def _image_ranks(scores: np.ndarray, owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[T] number of wrong images at or above the right one of each text."""
-    right = scores[np.arange(len(owner)), owner]
-    # a right score of NaN compares with nothing, so that all candidates count against it
-    return np.array([np.count_nonzero(~(row < limit)) - 1 for row, limit in zip(scores, right, strict=True)])
-
-
-def _recalls(direction: str, ranks: NDArray[np.int64]) -> dict[str, float]:
-    return {f"{direction}_r{k}": 100.0 * float(np.mean(ranks < k)) for k in CUTOFFS}
-
-
-def _with_means(recalls: dict[str, float]) -> dict[str, float]:
-    means = {f"{way}_mean": float(np.mean([recalls[f"{way}_r{k}"] for k in CUTOFFS])) for way in ("tr", "ir")}
-    return recalls | means | {"r_mean": (means["tr_mean"] + means["ir_mean"]) / 2}
+def _with_means(found: dict[str, float]) -> dict[str, float]:
+    means = {f"{way}_mean": float(np.mean([found[f"{way}_r{k}"] for k in CUTOFFS])) for way in ("tr", "ir")}
+    return found | means | {"r_mean": (means["tr_mean"] + means["ir_mean"]) / 2}

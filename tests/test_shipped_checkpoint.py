@@ -7,6 +7,7 @@ import torch
 from ruamel.yaml import YAML
 
 from dataset.shapeworld import write_shapeworld
+from dataset.tasks.galleries import GallerySource
 from dataset.tokenizers import load_tokenizer
 from engine.board import LocalBoard
 from engine.config.schema import GroundingEvaluation, RetrievalEvaluation
@@ -53,7 +54,7 @@ def test_it_grounds_expressions_in_unseen_scenes(model: VisionLanguageModel, uns
 
 
 def test_it_retrieves_unseen_scenes(model: VisionLanguageModel, unseen: Path) -> None:
-    file, root = str(unseen / "retrieval_test.json"), str(unseen / "images")
-    metrics = RetrievalEvaluator(file, root, inputs(), RetrievalEvaluation(top_k=8))(model)
+    source = GallerySource(unseen / "retrieval_test.json", unseen / "images")
+    metrics = RetrievalEvaluator(source, inputs(), RetrievalEvaluation(top_k=8))(model)
     assert metrics["tr_r1"] > 30  # chance is 1
     assert metrics["ir_r1"] > 30

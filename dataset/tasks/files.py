@@ -1,12 +1,15 @@
 """Reading the JSON lists of the fine-tuning data sets, naming file and record in every complaint."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from dataset.config import TaskData
 from dataset.streams.base import TextSide
+
+logger = logging.getLogger(__name__)
 
 
 def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -34,6 +37,14 @@ def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]
         if missing:
             raise UserError(f"{file}, record {number}: {', '.join(missing)} is missing.")
     return records
+
+
+def warn_of_count(files: str, what: str, found: int, expected: int | None) -> None:
+    """Say that a data set is not the published one, where its number of records tells."""
+    if expected is not None and found != expected:
+        logger.warning(
+            "%s: %s %s, the published data has %s; results do not compare with published ones", files, f"{found:,}", what, f"{expected:,}"
+        )
 
 
 class JsonStream:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
 from dataset.config import RetrievalData
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
-from dataset.tasks.files import JsonStream, read_json_list
-from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
-from dataset.transforms import MAX_PIXELS, augment_image, read_image, read_picture, squash
+from dataset.tasks.files import JsonStream, warn_of_count
+from dataset.tasks.galleries import GallerySource, read_gallery
+from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.tokenizers import pad_texts, token_lists
+from dataset.transforms import MAX_PIXELS, augment_image, decode_image, read_image, read_picture, squash
 
 
 class RetrievalTrain(JsonStream):
@@ -25,6 +31,8 @@ class RetrievalTrain(JsonStream):
     def __init__(self, config: RetrievalData, text: TextSide, image_size: int, name: str = "pairs") -> None:
         super().__init__(config, ("image", "caption", "image_id"), text, image_size, name)
         self.config = config
+        files = config.train if isinstance(config.train, str) else ", ".join(config.train)
+        warn_of_count(files, "captions", len(self.records), config.expected.train)
         numbers: dict[str, int] = {}  # image ids are numbers or names; equal ids in two files are the same image
         self.image_numbers = [numbers.setdefault(str(record["image_id"]), len(numbers)) for _, _, record in self.records]
 
@@ -34,7 +42,7 @@ class RetrievalTrain(JsonStream):
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(record["caption"])))
         with naming(where):
-            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words)
+            caption = pre_caption(pick_caption(record["caption"], rng), self.config.max_words, self.config.punctuation)
             image = read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, augmentation.decode)
             pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
         return Sample(where, pixels, (TextRow(caption, self.image_numbers[index]),), rng)
@@ -45,60 +53,73 @@ class RetrievalTrain(JsonStream):
 
 
 class RetrievalGallery:
-    """The images and captions of an evaluation split: [{image, caption: [text, ...]}].
+    """The images and captions of an evaluation split.
 
     Args:
-        file: the JSON file.
-        image_root: the folder that image paths are relative to.
+        source: the file and its layout.
         image_size: side of the model's input in pixels.
-        max_words: captions are cut to this many words.
         max_pixels: larger images are refused.
 
     Attributes:
         texts: all captions, image by image.
         text_image: for each caption the number of its image.
         image_texts: for each image the numbers of its captions.
-        image_paths: the files.
         images: data set of uint8 [3, S, S].
 
     Raises:
         UserError: the file is missing or malformed, or an image has no caption.
     """
 
-    def __init__(self, file: Path, image_root: Path, image_size: int, max_words: int = 30, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, source: GallerySource, image_size: int, max_pixels: int = MAX_PIXELS) -> None:
         self.texts: list[str] = []
         self.text_image: list[int] = []
         self.image_texts: list[list[int]] = []
-        self.image_paths: list[Path] = []
-        for number, record in enumerate(read_json_list(file, ("image", "caption"))):
-            captions = caption_texts(record["caption"])
-            if not captions:
-                raise UserError(f"{file}, record {number}: image {record['image']} has no caption.")
-            self.image_texts.append(list(range(len(self.texts), len(self.texts) + len(captions))))
-            self.text_image += [number] * len(captions)
-            self.image_paths.append(image_root / record["image"])
-            for caption in captions:
-                try:
-                    self.texts.append(pre_caption(caption, max_words))
-                except EmptyCaption as error:
-                    raise UserError(f"{file}, record {number}: {error}.") from error
-        self.images = ImageFiles(self.image_paths, image_size, max_pixels)
+        found = read_gallery(source)
+        for number, image in enumerate(found):
+            self.image_texts.append(list(range(len(self.texts), len(self.texts) + len(image.captions))))
+            self.text_image += [number] * len(image.captions)
+            self.texts += image.captions
+        self.images = ImageFiles([image.image for image in found], image_size, max_pixels)
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Image files as uint8 [3, S, S], squashed to the square. An unreadable file is a UserError: evaluation skips nothing."""
+    """Image files, or their contents, as uint8 [3, S, S], squashed to the square.
 
-    def __init__(self, paths: list[Path], image_size: int, max_pixels: int = MAX_PIXELS) -> None:
-        self.paths = paths
+    One that cannot be read is a UserError: evaluation skips nothing.
+    """
+
+    def __init__(self, images: Sequence[Path | bytes], image_size: int, max_pixels: int = MAX_PIXELS) -> None:
+        self.sources = images
         self.image_size = image_size
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.sources)
 
     def __getitem__(self, index: int) -> Tensor:
+        source = self.sources[index]
         try:
-            image = read_image(self.paths[index], self.max_pixels)
+            image = decode_image(source, self.max_pixels) if isinstance(source, bytes) else read_image(source, self.max_pixels)
         except BadRecord as error:
-            raise UserError(f"{self.paths[index]}: {error}.") from error
+            raise UserError(f"{f'image {index}' if isinstance(source, bytes) else source}: {error}.") from error
         return image_tensor([squash(image, self.image_size)])[0]
+
+
+class TextBatch(NamedTuple):
+    """Texts of a gallery to be encoded together."""
+
+    numbers: Tensor
+    """[R] which they are."""
+    ids: Tensor
+    """[R, L] token ids."""
+    mask: Tensor
+    """[R, L] True for tokens."""
+
+
+def batches_by_length(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, size: int) -> Iterator[TextBatch]:
+    """All texts, `size` at a time, from the shortest to the longest, so that next to nothing is padded."""
+    rows = token_lists(tokenizer, texts, max_tokens)
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield TextBatch(torch.tensor(chosen), *pad_texts(tokenizer, [rows[number] for number in chosen], max_tokens))

@@ -167,7 +167,7 @@ def _settings(config: RunConfig, name: str, layout: Layout) -> Stream:
 
 def _ours(config: RunConfig, name: str, layout: Layout, tokenizer: PreTrainedTokenizerBase) -> NextBatch:
     vision = config.model.vision
-    stream = build_stream(name, _settings(config, name, layout), tokenizer, config.tokenizer.max_tokens, vision.image_size, vision.stride)
+    stream = build_stream(name, _settings(config, name, layout), tokenizer, config.tokenizer, vision.image_size, vision.stride)
     batches = MixedBatches({name: stream}, config.seed)
     return lambda number: batches[number]
 

@@ -12,6 +12,7 @@ from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
+from dataset.tasks.galleries import GallerySource, gallery_sources
 from dataset.tasks.grounding import GroundingSet
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
@@ -156,19 +157,23 @@ def _try_samples(stream: Stream, seed: int) -> list[str]:
 def _held_out(config: RunConfig) -> dict[str, Callable[[], RetrievalGallery | GroundingSet]]:
     """The evaluation sets, by key, each with what opens it."""
     size = config.model.vision.image_size
-    retrieval: dict[str, tuple[str, str]] = {}
+    retrieval: dict[str, GallerySource] = {}
     grounding: dict[str, tuple[str, str]] = {}
     if isinstance(config, PretrainConfig):
         if (probe := config.evaluation.retrieval) is not None:
-            retrieval["evaluation.retrieval"] = (probe.file, probe.image_root)
+            retrieval["evaluation.retrieval"] = GallerySource(Path(probe.file), Path(probe.image_root))
         if (boxes := config.evaluation.grounding) is not None:
             grounding["evaluation.grounding"] = (boxes.file, boxes.image_root)
-    elif isinstance(config, (RetrievalConfig, GroundingConfig)):
+    elif isinstance(config, RetrievalConfig):
+        splits = {split: gallery_sources(config.data, split) for split in ("validation", "test")}
+        retrieval = {
+            f"data.{split}.{language}".rstrip("."): source for split, found in splits.items() for language, source in found.items()
+        }
+    elif isinstance(config, GroundingConfig):
         files = {"data.validation": config.data.validation, "data.test": config.data.test}
-        found = {key: (file, config.data.image_root) for key, file in files.items()}
-        (retrieval if isinstance(config, RetrievalConfig) else grounding).update(found)
+        grounding |= {key: (file, config.data.image_root) for key, file in files.items()}
     return {
-        **{key: lambda file=file, root=root: RetrievalGallery(Path(file), Path(root), size) for key, (file, root) in retrieval.items()},
+        **{key: lambda source=source: RetrievalGallery(source, size) for key, source in retrieval.items()},
         **{key: lambda file=file, root=root: GroundingSet(Path(file), Path(root), size) for key, (file, root) in grounding.items()},
     }
 

@@ -76,6 +76,7 @@ class MvpAdapter:
                 ("logit_scale", "logit_scale"),
                 ("cls.seq_relationship.", "itm_head."),
                 ("qa_head.", "qa_head."),
+                ("classifier.", "cls_head."),
                 *word_heads,
             ),
             transposed=frozenset({"text_proj.weight", "vision_proj.weight"}),

@@ -63,7 +63,7 @@ class MvpPretraining:
             losses = mvp_scores(model, batch, states, objectives, learning, "exact")
         total = torch.stack(list(losses.values())).sum()
         outputs = {LOSS_NAMES[name]: value for name, value in losses.items()} | {"loss_total": total}
-        return Computed(outputs | _logits(batch, seen) | _states(model, states), total)
+        return Computed(outputs | _logits(batch, seen) | state_outputs(model, states), total)
 
 
 def case_config(case: Case) -> MvpConfig:
@@ -90,34 +90,39 @@ def to_batch(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]
             last position), and qa_ans where a question is asked.
         dtype: of the regions.
     """
-    text_ids, tag_ids = inputs["input_ids_a"], inputs["input_ids_b"]
-    rows, length = text_ids.shape
-    tags = tag_ids.shape[1]
+    rows, length = inputs["input_ids_a"].shape
     positions, labels = _hidden(inputs["masked_lm_labels_a"])
-    tag_positions, tag_labels = _hidden(inputs["masked_lm_labels_b"][:, :tags])
-    batch = {
-        "text_ids": text_ids,
-        "text_mask": inputs["attention_mask_a"].bool(),
-        "text_types": inputs["token_type_ids_a"],
+    tag_positions, tag_labels = _hidden(inputs["masked_lm_labels_b"][:, : inputs["input_ids_b"].shape[1]])
+    batch = pairs_batch(inputs, dtype) | {
         "phrase_mask": _between(inputs["phrase_index"], length),
         "masked_positions": positions,
         "mlm_labels": labels,
-        "tag_ids": tag_ids,
-        "tag_mask": inputs["attention_mask_b"][:, :tags].bool(),
-        "tag_types": inputs["token_type_ids_b"],
         "masked_tag_positions": tag_positions,
         "tag_labels": tag_labels,
-        "regions": inputs["img_feats"].to(dtype),
-        "region_mask": inputs["attention_mask_b"][:, tags:].bool(),
-        "sample_ids": torch.arange(rows),
-        "group": torch.zeros(rows, dtype=torch.int64),
-        "side_draws": torch.arange(rows) / rows,
         "other_draws": torch.zeros(rows),
         "grounding_draws": torch.zeros(rows, length, 2),
     }
     if isinstance(answers := inputs.get("qa_ans"), Tensor):
         batch["answers"] = torch.where(answers == NO_LABEL, IGNORED, answers)
     return batch
+
+
+def pairs_batch(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What of `to_batch` says which texts and images there are; each is a pair of its own."""
+    rows, tags = inputs["input_ids_b"].shape
+    return {
+        "text_ids": inputs["input_ids_a"],
+        "text_mask": inputs["attention_mask_a"].bool(),
+        "text_types": inputs["token_type_ids_a"],
+        "tag_ids": inputs["input_ids_b"],
+        "tag_mask": inputs["attention_mask_b"][:, :tags].bool(),
+        "tag_types": inputs["token_type_ids_b"],
+        "regions": inputs["img_feats"].to(dtype),
+        "region_mask": inputs["attention_mask_b"][:, tags:].bool(),
+        "sample_ids": torch.arange(rows),
+        "group": torch.zeros(rows, dtype=torch.int64),
+        "side_draws": torch.arange(rows) / rows,
+    }
 
 
 def _hidden(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +150,7 @@ def _logits(batch: dict[str, Tensor], seen: Seen) -> dict[str, Tensor]:
     return outputs
 
 
-def _states(model: Mvp, states: MvpStates) -> dict[str, Tensor]:
+def state_outputs(model: Mvp, states: MvpStates) -> dict[str, Tensor]:
     """States of the encoders, similarities, and the rows of which wrong pairs are made. The official code fuses wrong pairs first."""
     assert states.text_features is not None and states.image_features is not None
     assert states.positive is not None and states.negative is not None and states.wrong is not None

@@ -38,7 +38,8 @@ def global_step(text: TextSide, step: int, world: int, accumulation: int, groups
     joined: dict[str, dict[str, torch.Tensor]] = {}
     for name in ("images", "regions"):
         tensors = [part[name].tensors for part in parts]
-        joined[name] = {key: torch.cat([widened(key, part[key]) for part in tensors]) for key in tensors[0]}
+        keys = tensors[0].keys() - {"text_bins"}  # how texts are packed is a matter of each micro-batch
+        joined[name] = {key: torch.cat([widened(key, part[key]) for part in tensors]) for key in keys}
         for key in ("group", "image_index"):  # they count within a micro-batch
             if key in joined[name]:
                 share = (4 if key == "group" else 8) // len(parts)

@@ -34,7 +34,7 @@ def test_training_batch_has_one_box_for_each_image(folder, text):
     stream = training(folder, text, [expression(i) for i in range(3)])
     batch = stream.collate([[stream.sample(i, np.random.default_rng(i)) for i in range(3)]], [np.random.default_rng(0)])
     assert set(batch) == {
-        "image", "text_ids", "text_mask", "sample_ids", "negative_draws", "group", "image_index", "target_box", "is_image"
+        "image", "text_ids", "text_mask", "text_bins", "sample_ids", "negative_draws", "group", "image_index", "target_box", "is_image"
     }  # fmt: skip
     assert batch["image_index"].tolist() == [0, 1, 2]
     assert not batch["is_image"].any()

@@ -49,6 +49,7 @@ def test_image_batch_has_the_documented_keys_shapes_and_types(text):
         "image": (torch.uint8, (4, 3, SIZE, SIZE)),
         "text_ids": (torch.int64, (4, length)),
         "text_mask": (torch.bool, (4, length)),
+        "text_bins": (torch.int64, None),
         "text_ids_masked": (torch.int64, (4, length)),
         "masked_positions": (torch.int64, None),
         "mlm_labels": (torch.int64, tuple(batch["masked_positions"].shape)),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.retrieval import chance_hit, chance_recall, recall_metrics
+from evaluation.retrieval import candidate_ranks, chance_hit, chance_recall, ranks, recall_metrics
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "functions_x2vlm"
 
@@ -121,3 +121,22 @@ def test_chance_of_known_sizes() -> None:
 def test_shapes_that_do_not_fit_are_refused(i2t: np.ndarray, t2i: np.ndarray, text_image: list[int]) -> None:
     with pytest.raises(ValueError, match="text"):
         recall_metrics(i2t, t2i, text_image)
+
+
+def test_ranks_among_candidates_are_those_of_rows_whose_other_scores_are_lowest() -> None:
+    rng = np.random.default_rng(3)
+    images, texts, k = 9, 20, 4
+    owner = np.array([*range(images), *rng.integers(0, images, texts - images)])
+    candidates = np.argsort(rng.random((images, texts)), axis=1)[:, :k]
+    scores = rng.integers(0, 3, (images, k)).astype(float)  # with ties
+    scores[0] = np.nan
+    whole = np.full((images, texts), -100.0)
+    np.put_along_axis(whole, candidates, scores, axis=1)
+    right = owner == np.arange(images)[:, None]
+    among = np.take_along_axis(right, candidates, axis=1)
+    assert among.any()
+    assert not among.any(axis=1).all()
+    found = candidate_ranks(scores, among, (~right).sum(axis=1))
+    expected = ranks(whole, right)
+    expected[0] = (~right)[0].sum()  # where no right one has a score, all wrong ones stand before it
+    assert found.tolist() == expected.tolist()

@@ -29,7 +29,8 @@ def test_count_of_a_grounding_step_is_that_by_hand(tmp_path: Path) -> None:
     patch_embedding = 2 * rows * patches * pixels * width
     tokens = patches + 1
     vision = rows * (layer(tokens, width, 4 * width) + attention(tokens, tokens, width))
-    text = rows * (layer(length, width, inner) + attention(length, length, width))
+    # the texts lie packed in one row, whose attention compares all their tokens
+    text = rows * layer(length, width, inner) + attention(rows * length, rows * length, width)
     context = rows * 2 * tokens * 2 * width * width
     # the only fusion layer is the last: keys and values of all tokens, everything else of position 0
     own = 2 * (2 * length * width * width + 2 * width * width) + attention(1, length, width)

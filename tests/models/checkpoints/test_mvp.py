@@ -74,7 +74,9 @@ def test_a_fine_tuned_file_has_the_words_of_bert_and_a_head_of_its_own() -> None
     state |= {"classifier.0.weight": torch.ones(4, 32), "cls.predictions.bias": torch.zeros(9)}
     config = ADAPTER.config(shapes_of(state), HeadCounts(text=2))
     assert (config.qa_answers, config.words) == (None, UNTIED.vocab_size)
-    assert convert(state, ADAPTER.table(config)).ignored == {"classifier.0.weight": "unknown"}
+    conversion = convert(state, ADAPTER.table(config))
+    assert not conversion.ignored
+    assert conversion.sources["cls_head.0.weight"] == "classifier.0.weight"
 
 
 def test_files_of_other_models_are_not_taken_for_mvp() -> None:
