@@ -18,6 +18,9 @@ class VisionSettings(Settings):
     """Stochastic depth of the last block; rises linearly from 0."""
     frames: int | None = None
     """Number of frames of a clip; adds a learned embedding for each frame."""
+    patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of an image's patches that training leaves out, at random for each image (FLIP, arXiv 2212.00794); never where regions are
+    described. Not for Swin, nor for BEiT-2's relative positions, whose tables are of whole images."""
     weights: str | None = None
     """Where the encoder's weights start from: a name of its library (downloaded) or a local file in a layout it was published in."""
 
@@ -63,6 +66,8 @@ class Beit2Config(VisionSettings):
     @model_validator(mode="after")
     def _grid_is_whole(self) -> "Beit2Config":
         _check_grid(self.image_size, self.patch_size, self.width, self.heads)
+        if self.patch_dropout and self.positions != "absolute":
+            raise ValueError("patch_dropout needs positions: absolute; relative position tables are of whole images")
         if self.positions != "relative" and self.width % 4:
             raise ValueError(f"absolute positions need a width that is a multiple of 4, not {self.width}")
         return self
@@ -89,6 +94,8 @@ class SwinConfig(VisionSettings):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "SwinConfig":
+        if self.patch_dropout:
+            raise ValueError("swin has windows of whole images: leave patch_dropout out")
         if len(self.depths) != len(self.heads):
             raise ValueError(f"depths names {len(self.depths)} stages, heads {len(self.heads)}")
         if self.width != self.embed_dim * 2 ** (len(self.depths) - 1):

@@ -78,10 +78,11 @@ class VisionLanguageModel(nn.Module):
         return [*self.vision.blocks(), *self.text.blocks(), *self.fusion.blocks()]
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] or clips [B, T, 3, H, W], bytes or normalised, to tokens [B, 1+N, D]."""
+        """Images [B, 3, H, W] or clips [B, T, 3, H, W], bytes or normalised, to tokens [B, 1+N, D]; see
+        `VisionEncoder.encode_images`."""
         images = normalize_images(images, self.dtype)
         if images.dim() == 4:
-            return self.vision(images)
+            return self.vision.encode_images(images)
         if self.frames is None:
             raise ValueError("This model has no frame embedding: set model.vision.frames to encode clips.")
         return self.frames(images, self.vision)
@@ -171,6 +172,8 @@ def build_vision(config: VisionSettings, hides_patches: bool = False) -> VisionE
     if hides_patches and not isinstance(config, Beit2Config):
         kind = getattr(config, "kind", type(config).__name__)
         raise UserError(f"model.vision.kind: {kind} has no mask token, which the objective mim needs. Take beit2, or leave mim out.")
+    if hides_patches and config.patch_dropout:
+        raise UserError("model.vision.patch_dropout: the objective mim compares all patches. Leave one of the two out.")
     match config:
         case Beit2Config():
             return Beit2(config, hides_patches)

@@ -28,6 +28,7 @@ class Beit2(VisionEncoder):
 
     def __init__(self, config: Beit2Config, hides_patches: bool = False) -> None:
         super().__init__()
+        self.patch_dropout = config.patch_dropout
         self.backbone = Beit(
             img_size=config.image_size,
             patch_size=config.patch_size,
@@ -60,22 +61,34 @@ class Beit2(VisionEncoder):
         Returns:
             [B, 1+N, D]: the mean of the patch tokens, then the patch tokens.
         """
-        features = self.backbone.forward_features(images) if hidden is None else self._forward_hidden(images, hidden)
-        patches = self.backbone.fc_norm(features[:, 1:])  # [B, N, D]
-        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+        features = self.backbone.forward_features(images) if hidden is None else self._blocks(self._embed(images, hidden))
+        return self._read(features)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """See `VisionEncoder`."""
+        if not (self.training and self.patch_dropout):
+            return self(images)
+        return self._read(self._blocks(self.keep_patches(self._embed(images), self.patch_dropout)))
 
     def blocks(self) -> list[nn.Module]:
         """See `VisionEncoder`."""
         return list(self.backbone.blocks)
 
-    def _forward_hidden(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """What timm's `forward_features` gives, with the mask token in place of hidden patches."""
+    def _embed(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """What enters timm's blocks, [B, 1+N, D], with the mask token in place of hidden patches [B, N]."""
         backbone = self.backbone
         patches = backbone.patch_embed(images)
-        patches = torch.where(hidden[:, :, None], backbone.get_parameter(MASK_TOKEN).to(patches.dtype), patches)
+        if hidden is not None:
+            patches = torch.where(hidden[:, :, None], backbone.get_parameter(MASK_TOKEN).to(patches.dtype), patches)
         tokens = torch.cat([backbone.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        if backbone.pos_embed is not None:
-            tokens = tokens + backbone.pos_embed
-        for block in backbone.blocks:
+        return tokens if backbone.pos_embed is None else tokens + backbone.pos_embed
+
+    def _blocks(self, tokens: Tensor) -> Tensor:
+        for block in self.backbone.blocks:
             tokens = block(tokens)
         return tokens
+
+    def _read(self, features: Tensor) -> Tensor:
+        """The mean of the normalised patches and the patches, [B, 1+N, D]."""
+        patches = self.backbone.fc_norm(features[:, 1:])  # [B, N, D]
+        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)

@@ -43,13 +43,17 @@ class ClipVit(VisionEncoder):
         # Some releases of the library wrap the tower once more; the names of our tensors must not depend on that.
         self.backbone = cast(nn.Module, getattr(tower, "vision_model", tower))
         self.local_depth = config.local_depth
+        self.patch_dropout = config.patch_dropout
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images [B, 3, H, W] at the configured size to [B, 1+N, D]."""
-        states = self._embed(images)
-        for layer in self.blocks():
-            states = layer(states, None)
-        return self._norm(states)
+        return self._norm(self._whole(self._embed(images)))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """See `VisionEncoder`."""
+        if not (self.training and self.patch_dropout):
+            return self(images)
+        return self._norm(self._whole(self.keep_patches(self._embed(images), self.patch_dropout)))
 
     def encode_regions(self, images: Tensor, image_index: Tensor, patch_mask: Tensor) -> tuple[Tensor, RegionViews]:
         """Encode images and regions of them; the last `local_depth` layers see nothing outside a region but the class token.
@@ -68,6 +72,12 @@ class ClipVit(VisionEncoder):
             states = layer(states, mask)
         whole, regions = self._norm(states).split([images_count, len(image_index)])
         return whole, RegionViews(regions[:, 0], image_index, patch_mask, regions[:, 1:])
+
+    def _whole(self, states: Tensor) -> Tensor:
+        """All layers over whole images, [B, P, D]."""
+        for layer in self.blocks():
+            states = layer(states, None)
+        return states
 
     def _embed(self, images: Tensor) -> Tensor:
         """Patches with class token and positions, normalised: [B, P, D]. (`pre_layrnorm` is CLIP's own spelling.)"""

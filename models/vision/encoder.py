@@ -3,6 +3,7 @@
 Shapes: B images, R regions, N patches in raster order, D vision width.
 """
 
+import torch
 from torch import Tensor, nn
 
 from models.vision.regions import RegionViews, region_tokens
@@ -14,6 +15,11 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode normalised images [B, 3, H, W] at the configured size to [B, 1+N, D]."""
         raise NotImplementedError
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Encode images [B, 3, H, W] of which only the text of the whole image is asked: as `forward`, to [B, 1+K, D], where training with
+        patch dropout keeps K of the N patches."""
+        return self(images)
 
     def blocks(self) -> list[nn.Module]:
         """Its transformer blocks, in order: the units that are compiled, recomputed or sharded by themselves."""
@@ -34,6 +40,15 @@ class VisionEncoder(nn.Module):
         """
         tokens = self(images)
         return tokens, self.regions_of(tokens, image_index, patch_mask)
+
+    @staticmethod
+    def keep_patches(tokens: Tensor, dropout: float) -> Tensor:
+        """The first token and a random part of the others, in their order: [B, 1+N, D] -> [B, 1+K, D]."""
+        batch, patches = tokens.shape[0], tokens.shape[1] - 1
+        kept = max(1, round(patches * (1 - dropout)))
+        order = torch.rand(batch, patches, device=tokens.device).argsort(dim=1)[:, :kept].sort(dim=1).values  # [B, K]
+        chosen = tokens[:, 1:].gather(1, order[:, :, None].expand(-1, -1, tokens.shape[2]))
+        return torch.cat([tokens[:, :1], chosen], dim=1)
 
     @staticmethod
     def regions_of(tokens: Tensor, image_index: Tensor, patch_mask: Tensor) -> RegionViews:
