@@ -162,8 +162,11 @@ class Fusion(nn.Module):
         if regions is not None and regions.patches is not None:
             own = torch.cat([regions.tokens[:, None], regions.patches], dim=1)
             return self.context(torch.cat([tokens, own]), mask=view_masks(tokens, regions), shared=shared)
-        layers: list[Project] = [layer.project for layer in self.blocks()]
-        return (SharedContext if shared else UnsharedContext).of(layers, tokens, regions, mask)
+        if shared:
+            return SharedContext.of([layer.project for layer in self.blocks()], tokens, regions, mask)
+        # called within the layer's forward: its own `project` would there, under FSDP, take the layer's weights away when it is done
+        within: list[Project] = [layer.cross_attention.project for layer in self.blocks()]
+        return UnsharedContext.of(within, tokens, regions, mask)
 
     def forward(self, passes: Sequence[FusionPass], vision: VisionContext | None) -> list[Tensor]:
         """Fuse text rows with the views that they attend to, all passes as one batch.

@@ -9,6 +9,7 @@ computed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +59,19 @@ class FlopCount:
         clock, shares = StageClock(CountMarker(counter.get_total_flops)), FusionShares()
         inputs = {name: {key: _fake(value, self.mode) for key, value in batch.items()} for name, batch in batches.items()}
         # the plain products of attention: the fused kernels of the CPU are not in PyTorch's table, those of the GPU count a recomputation
-        # which texts are drawn as negatives is content; on average they have as many tokens as the texts that they are drawn from
-        drawn = replaced([(passes, "packing_of_drawn", lambda packing, mask: packing)])
-        with drawn, staged_task(self.task, clock, shares), self.mode, counter, sdpa_kernel(SDPBackend.MATH):
+        with negatives_without_content(), staged_task(self.task, clock, shares), self.mode, counter, sdpa_kernel(SDPBackend.MATH):
             losses = self.task(inputs)
             with clock.stage(BACKWARD):
                 torch.stack([self.task.weights[name] * value for name, value in losses.items()]).sum().backward()
         self.task.zero_grad()
         return shares.split({name: value for name, value in clock.take().items() if value})
+
+
+def negatives_without_content() -> AbstractContextManager[None]:
+    """Inside, no pass looks at which texts and images were drawn as negatives: on tensors without content nobody knows."""
+    # on average drawn texts have as many tokens as those that they are drawn from
+    packing = (passes, "packing_of_drawn", lambda packing, mask: packing)
+    return replaced([packing, (passes, "hard_negatives_one_by_one", passes.hard_negatives)])
 
 
 def _empty(task: Task, mode: FakeTensorMode) -> None:

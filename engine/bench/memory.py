@@ -12,7 +12,8 @@ from torch.distributed.tensor import DTensor
 
 
 class SavedBytes:
-    """Counts the memory that the graph of a forward pass keeps alive; parameters are left out, and views count as what they are of.
+    """Counts the memory that the graph of a forward pass keeps alive; parameters are left out, and views count as what they are of. Of
+    several passes, each differentiated before the next, the one that keeps most counts.
 
     Under activation checkpointing the inputs of a recomputed block count only where something else keeps them too; under FSDP the
     gathered weights count.
@@ -22,22 +23,30 @@ class SavedBytes:
         whole = [parameter for parameter in module.parameters() if not isinstance(parameter, DTensor)]
         self._left_out = {parameter.untyped_storage().data_ptr() for parameter in whole}
         self._sizes: dict[int, int] = {}
+        self._most = 0
+        self._differentiated = False
 
     @property
     def total(self) -> int:
         """Bytes."""
-        return sum(self._sizes.values())
+        return max(self._most, sum(self._sizes.values()))
 
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Forward and backward passes inside are counted."""
-        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack):
             yield
 
     def _pack(self, tensor: Tensor) -> Tensor:
+        if self._differentiated:
+            self._most, self._sizes, self._differentiated = self.total, {}, False
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._left_out:
             self._sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def _unpack(self, tensor: Tensor) -> Tensor:
+        self._differentiated = True
         return tensor
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from engine.bench.flops import negatives_without_content
 from engine.blocks import Recomputed, recompute_blocks
 from engine.config.schema import RunConfig
 from engine.planning.shapes import Shapes
@@ -190,7 +191,7 @@ class FakeStep:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        with self.mode, gpu_kernels() if self.on_gpu else nullcontext():
+        with self.mode, negatives_without_content(), gpu_kernels() if self.on_gpu else nullcontext():
             yield
 
     def _precision(self) -> AbstractContextManager[Any]:

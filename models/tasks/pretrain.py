@@ -9,18 +9,19 @@ from common.distributed import GradientMode
 from models.config import ModelConfig
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
-from models.tasks.losses import AS_USUAL, CONTRASTIVE, Scores, Variants, stream_losses
+from models.tasks.losses import AS_USUAL, CONTRASTIVE, FUSED, Scores, Variants, stream_losses
 from models.tasks.parallel import parallel_losses
 from models.tasks.rows import row_counts
 from models.vlm import ALL_HEADS, Head, VisionLanguageModel
 
 HEADS_OF: Mapping[str, tuple[Head, ...]] = {
-    "itm": ("itm", "itc"),  # matching draws its negatives by the contrastive features
     "ttc": ("itc",),
-    "ttm": ("itm", "itc"),
+    "ttm": ("itm",),
     "tlm": ("mlm",),
 }
-"""The heads of objectives that need others than the one of their name."""
+"""The heads that objectives train, where it is not the one of their name."""
+DRAWN_BY_FEATURES = {"itm", "ttm"}
+"""Objectives that draw negatives by the contrastive features, whose head they need and do not train."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Pretraining(Task):
         self.streams = dict(streams)
         self.mode: GradientMode = mode
         used = set().union(*map(self._heads, streams))
+        if any(not DRAWN_BY_FEATURES.isdisjoint(stream.objectives) for stream in streams.values()):
+            used.add("itc")
         self.model = VisionLanguageModel(config, [head for head in ALL_HEADS if head in used])
         self.contrasts = any(not CONTRASTIVE.isdisjoint(stream.objectives) for stream in streams.values())
         self.weights = {
@@ -60,15 +63,20 @@ class Pretraining(Task):
         return losses
 
     def turns(self, batches: Mapping[str, Batch]) -> list[list[str]]:
-        """See `Task.turns`: each stream by itself, where the last one has all heads, images, and clips if any other has."""
+        """See `Task.turns`: each stream by itself, where the last one trains all heads, has images, and clips if any other has."""
         *others, last = batches
         shapes = {name: batch["image"].dim() for name, batch in batches.items() if "image" in batch}
         covers = last in shapes and shapes[last] == max(shapes.values()) and self._heads(last) == set().union(*map(self._heads, batches))
-        # without one of these objectives the fusion encoder, or the text encoder, is not reached
-        reaches = not {"itm", "mlm", "box"}.isdisjoint(self.streams[last].objectives)
-        return [[name] for name in batches] if others and covers and reaches else [list(batches)]
+        return [[name] for name in batches] if others and covers and self._reaches_encoders(last) else [list(batches)]
+
+    def _reaches_encoders(self, stream: str) -> bool:
+        """Whether the losses of a stream with images reach the fusion encoder and the text encoder."""
+        objectives, stopped = set(self.streams[stream].objectives), self.streams[stream].variants.stop_text_gradient
+        fused = objectives & FUSED
+        return bool(fused) and bool(fused - stopped or objectives & {"itc", "text_mlm"})
 
     def _heads(self, stream: str) -> set[str]:
+        """What the losses of a stream train."""
         return {head for name in self.streams[stream].objectives for head in HEADS_OF.get(name, (name,))}
 
     def row_counts(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:

@@ -75,6 +75,8 @@ def test_streams_stay_together_where_the_last_one_leaves_parameters_out() -> Non
     reversed_ = dict(reversed(whole.items()))
     assert pretraining(STREAMS).turns(reversed_) == [["regions", "images"]]  # images have no boxes
     assert pretraining({"images": {"itc": 1.0}, "regions": {"itc": 1.0}}).turns(whole) == [["images", "regions"]]  # nothing is fused
+    without_contrast = pretraining({"images": {"itc": 1.0, "itm": 1.0}, "regions": {"itm": 1.0}})
+    assert without_contrast.turns(whole) == [["images", "regions"]]  # matching looks at contrastive features and does not train them
 
 
 def test_micro_batches_in_published_mode_average_their_own_rows() -> None:

@@ -43,6 +43,18 @@ def test_count_of_a_grounding_step_is_that_by_hand(tmp_path: Path) -> None:
     assert counted["backward"] == 2 * sum(forward.values()) - patch_embedding
 
 
+def test_negatives_drawn_one_by_one_are_counted_as_those_drawn_at_once(tmp_path: Path) -> None:
+    """Which they are is content, and there is none."""
+    request = bench_request(tmp_path)
+    supply = make_supply(request, 1)
+    next(supply)
+    savings = request.config.model.savings.model_copy(update={"batched_negatives": False})
+    model = request.config.model.model_copy(update={"savings": savings})
+    one_by_one = FlopCount(request.config.model_copy(update={"model": model}))
+    assert not one_by_one.task.model.config.savings.batched_negatives
+    assert one_by_one.count(supply.shapes[0]) == FlopCount(request.config).count(supply.shapes[0])
+
+
 def test_counting_leaves_later_steps_with_real_numbers(tmp_path: Path) -> None:
     request = bench_request(tmp_path)
     supply = make_supply(request, 1)

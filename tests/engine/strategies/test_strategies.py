@@ -83,6 +83,14 @@ def test_activation_checkpointing_changes_nothing(alone: Path, tmp_path: Path, s
 
 
 @pytest.mark.slow
+def test_fsdp_computes_keys_within_its_layers_where_no_context_is_shared(alone: Path, tmp_path: Path) -> None:
+    sets = (*STRATEGIES["fsdp"], "model.savings.shared_context=false")
+    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", *sets)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
 def test_compiled_blocks_give_the_same_losses(alone: Path, tmp_path: Path) -> None:
     done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", "engine.compile=true")
     assert done.returncode == 0, done.stderr
