@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from engine.config.schema import EngineSettings
@@ -34,6 +35,10 @@ class Replicated(Native):
     def takes_turns(self) -> bool:
         """See `Strategy`; the others shard gradients while they arrive, and were not built for parameters that a last pass leaves out."""
         return self.settings.streams == "in_turn"
+
+    def unsynchronised(self) -> AbstractContextManager[None]:
+        """See `Strategy`; Accelerate's own does nothing in a group of one process, whose model is wrapped all the same."""
+        return self.wrapped.no_sync() if isinstance(self.wrapped, DistributedDataParallel) else nullcontext()
 
     def load(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """See `Strategy`."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from common.labels import IGNORED
 from dataset.batches import StreamBatch
@@ -14,6 +16,7 @@ from engine.config.schema import EngineSettings
 from engine.faults import FaultCounter
 from engine.meters import Clock
 from engine.step import ContrastOver, Stepper
+from engine.strategies.base import join_group
 from engine.strategies.replicated import Replicated
 from models.tasks.pretrain import Pretraining
 from models.vlm import TEMPERATURE_RANGE
@@ -67,6 +70,18 @@ def test_streams_in_turn_give_the_step_of_all_together(monkeypatch: pytest.Monke
     assert numbers == pytest.approx(together, rel=1e-5)
     for name, value in weights.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+def test_streams_in_turn_are_differentiated_in_a_group_of_one_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the one that is left of several: its model is wrapped like theirs."""
+    expected, _ = one_step(pretraining(STREAMS), batches(), 1)
+    join_group(None)
+    try:
+        monkeypatch.setattr(Accelerator, "prepare_model", lambda _, model: DistributedDataParallel(model))
+        numbers, _ = one_step(pretraining(STREAMS), batches(), 1)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert numbers == pytest.approx(expected, rel=1e-5)
 
 
 def test_streams_stay_together_where_the_last_one_leaves_parameters_out() -> None:

@@ -18,6 +18,7 @@ from dataset.config import StorageSettings
 from dataset.shards import ShardSource, ShardWriter
 from dataset.storage import Storage
 from small_run import ROOT, curve, pretrain_settings, write_config
+from warm_start import run_warm
 
 SCRIPT = ROOT / "tests/support/faulty_run.py"
 STEPS = 6
@@ -40,9 +41,10 @@ def play(settings: dict[str, Any], output: Path, scene: str = "", ranks: int = 1
     """Train to the end, whatever that is."""
     several = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     config = write_config(output.with_suffix(".yaml"), settings)
-    command = [sys.executable, *([*several, "--local-addr", "localhost"] if ranks > 1 else []), str(SCRIPT)]
-    command += ["--config", str(config), "--output_dir", str(output)]
-    environment = os.environ | {"SCENE": scene}
+    words = [str(SCRIPT), "--config", str(config), "--output_dir", str(output)]
+    if ranks == 1:
+        return run_warm([sys.executable, *words], SCENE=scene)
+    command, environment = [sys.executable, *several, "--local-addr", "localhost", *words], os.environ | {"SCENE": scene}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 

@@ -1,7 +1,6 @@
 """A loss that is not a number never reaches the weights, on any rank, under any strategy."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from small_run import ROOT, command, curve, pretrain_settings, saved, write_config
+from warm_start import run_warm
 
 SCRIPT = ROOT / "tests/support/faulty_run.py"
 STEPS = 6
@@ -20,8 +20,7 @@ STEPS = 6
 def play(settings: dict[str, Any], output: Path, scene: str, *more: str) -> subprocess.CompletedProcess[str]:
     config = write_config(output.with_suffix(".yaml"), settings)
     words = [sys.executable, str(SCRIPT), "launch", *command("pretrain", config, output, *more)[2:]]
-    environment = os.environ | {"SCENE": scene}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return run_warm(words, SCENE=scene)
 
 
 def settings_for(data: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 SCENE is one of
     "truncate ITEM FILE", "remove ITEM FILE", "kill ITEM": what happens when a process prepares that item of its batches,
-    "poison WITH RANK FIRST LAST": what is added to a loss of that rank's forward passes FIRST to LAST, "nan" or "inf",
+    "poison WITH RANK FIRST LAST": what is added to a loss of that rank's steps FIRST to LAST, "nan" or "inf",
     "linger FILE": every batch of a grounding evaluation takes a while, and the file appears with the first.
 Without one all goes well. faulty:// is known (see `faulty_files`). `faulty_run.py launch ...` is run.py with this script as its task.
 """
@@ -45,12 +45,11 @@ def kill() -> None:
 
 def poison(value: str, rank: str, first: str, last: str) -> None:
     """Make losses of one rank no numbers."""
-    forward, calls = Pretraining.forward, itertools.count(1)
+    name, forward, steps = "images/itc", Pretraining.forward, itertools.count(1)
 
     def poisoned(self: Pretraining, *arguments, **named):
-        losses = forward(self, *arguments, **named)
-        if int(first) <= next(calls) <= int(last) and os.environ.get("RANK", "0") == rank:
-            name = next(iter(losses))
+        losses = forward(self, *arguments, **named)  # of all streams, or of one in its turn
+        if name in losses and int(first) <= next(steps) <= int(last) and os.environ.get("RANK", "0") == rank:
             losses[name] = losses[name] + float(value)
         return losses
 

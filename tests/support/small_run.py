@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from dataset.shapeworld import write_shapeworld
 from engine.checkpoints import SavedTensors
+from warm_start import run_warm
 
 ROOT = Path(__file__).parents[2]
 MODEL = {
@@ -81,7 +82,7 @@ def command(task: str, config: Path, output: Path, *more: str) -> list[str]:
 
 def run(task: str, config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run to the end in a process of its own."""
-    return subprocess.run(command(task, config, output, *more), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return run_warm(command(task, config, output, *more))
 
 
 def saved(output: Path, step: int, kind: str) -> SavedTensors:
