@@ -76,6 +76,8 @@ class MvpAdapter:
                 ("logit_scale", "logit_scale"),
                 ("cls.seq_relationship.", "itm_head."),
                 ("qa_head.", "qa_head."),
+                ("classifier.weight", "cls_head.weight"),
+                ("classifier.bias", "cls_head.bias"),
                 *word_heads,
             ),
             transposed=frozenset({"text_proj.weight", "vision_proj.weight"}),
