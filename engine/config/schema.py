@@ -1,5 +1,6 @@
 """What may stand in a run's config: one class a task, all strict."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,12 +14,13 @@ from dataset.config import (
     RetrievalData,
     StorageSettings,
     StreamConfig,
+    TaskData,
     TokenizerConfig,
 )
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -256,7 +258,7 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamConfig | TaskData]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
 
@@ -334,7 +336,3 @@ class GroundingConfig(RunConfig):
     def objective_names(self) -> set[str]:
         """Box regression only."""
         return {"box"}
-
-
-SCHEMAS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig, "grounding": GroundingConfig}
-"""The config class of each task."""
