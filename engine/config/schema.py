@@ -177,8 +177,22 @@ class LoggerSettings(Settings):
     wandb: WandbSettings | None = None
 
 
+class PublishedRow(Settings):
+    """The published numbers that a run repeats; names as in configs/published/."""
+
+    paper: str
+    model: str
+    data: str
+    task: str
+    metrics: dict[str, str] = {}
+    """Published name of a metric -> its name in this run's metrics.json, where they differ."""
+
+
 class ReportSettings(Settings):
-    """report.html."""
+    """report.html, and `run.py report`."""
+
+    published: PublishedRow | None = None
+    """What `run.py report` compares the run with."""
 
     samples: Whole = 8
     """Images shown in each of its panels."""

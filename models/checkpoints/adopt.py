@@ -23,12 +23,19 @@ class Adopting(Protocol):
         ...
 
 
+def without_other_head(tensors: Mapping[str, Tensor], model: nn.Module, prefix: str = "cls_head.") -> dict[str, Tensor]:
+    """A file's tensors without a head that was trained for other labels, told by its shapes; the model's own starts fresh."""
+    own = model.state_dict()
+    other = any(name in own and own[name].shape != tensor.shape for name, tensor in tensors.items() if name.startswith(prefix))
+    return {name: tensor for name, tensor in tensors.items() if not (other and name.startswith(prefix))}
+
+
 def adopted(conversion: Conversion, model: nn.Module) -> Conversion:
     """A file's tensors under the names of the parts that start from them; unchanged for models that start from the same names."""
     if not isinstance(model, Adopting):
         return conversion
     origins = model.adopt(conversion.tensors)
-    left = {conversion.sources[name]: "the model shares it with another part" for name in conversion.tensors.keys() - set(origins.values())}
+    left = {conversion.sources[name]: "this model starts without it" for name in conversion.tensors.keys() - set(origins.values())}
     return replace(
         conversion,
         tensors={name: conversion.tensors[origin] for name, origin in origins.items()},

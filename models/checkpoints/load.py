@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.settings import Settings
 from models.checkpoints.adapter import HeadCounts
-from models.checkpoints.adopt import Adopting, adopted
+from models.checkpoints.adopt import adopted
 from models.checkpoints.coverage import Coverage, Found, compare
 from models.checkpoints.differences import computing_differences, size_differences
 from models.checkpoints.keys import Conversion, convert
@@ -138,9 +138,8 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     """As `fit`, of tensors that have our names already."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(DERIVED)}
     mine: Any = getattr(model, "config", None)
-    if not isinstance(model, Adopting):
-        _refuse_pairs(named)
     named = replace(named, conversion=adopted(named.conversion, model))
+    _refuse_pairs(named)
     sizes = size_differences(named.config, mine, named.conversion.tensors)
     tensors = _fit_positions(named, mine, own)
     found = {

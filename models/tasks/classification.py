@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.distributed import GradientMode
 from common.settings import Settings
+from models.checkpoints.adopt import without_other_head
 from models.config import ModelConfig
 from models.heads import deep_head, mlp_head
 from models.mvp.config import MvpConfig
@@ -63,6 +64,10 @@ class Classifier(VisionLanguageModel):
                 return images + [part for layer in self.fusion.blocks() for part in (layer.cross_attention, layer.cross_attention_norm)]
             case "image_text":
                 return []
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """Which tensor of a file each of the model's starts from (`models.checkpoints.adopt`): all but a head for other labels."""
+        return {name: name for name in without_other_head(tensors, self)}
 
     def states(self, batch: Batch) -> Tensor:
         """What stands for each row: [R, H], or [R, D] or [R, 2D] of images alone.

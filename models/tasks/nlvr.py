@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.distributed import GradientMode
 from common.errors import UserError
 from common.labels import IGNORED
+from models.checkpoints.adopt import without_other_head
 from models.config import ModelConfig
 from models.fusion import VisionContext
 from models.heads import mlp_head
@@ -58,6 +59,10 @@ class PairModel(VisionLanguageModel):
     def fuse_pairs(self, tokens: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """As `states`, of encoded images [2R, P, D] and texts [R, L, H]."""
         raise NotImplementedError
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        """Which tensor of a file each of the model's starts from (`models.checkpoints.adopt`): all but a head for other labels."""
+        return {name: name for name in without_other_head(tensors, self)}
 
     def statement_logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [R, 2]; class 1: the statement is true. Arguments as `states`."""
@@ -123,6 +128,7 @@ class AlternatingPairs(PairModel):
         Raises:
             UserError: the second layer of a pair has projections of its own.
         """
+        tensors = without_other_head(tensors, self)
         depth = 1 + max((int(match[1]) for name in tensors if (match := LAYER.match(name))), default=-1)
         if depth > self.config.fusion.layers:
             return {name: name for name in tensors if not _is_shared(name, tensors)}

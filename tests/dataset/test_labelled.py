@@ -11,7 +11,7 @@ import torch
 
 from common.errors import BadRecord, UserError
 from dataset.config import AugmentationConfig, ClassificationData, LanguageSplit, RecordKeys, StatementData
-from dataset.streams.base import TextSide
+from dataset.streams.base import Sample, TextSide
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, collate_labelled
 from dataset.tasks.nlvr import statement_reader
@@ -19,7 +19,7 @@ from dataset.transforms import decode_image, squash
 from fake_records import encoded, picture, write_json
 
 PLAIN = AugmentationConfig(crop_scale=None, flip=0.0, rand_augment=False)
-FILES = {"validation": "v", "test": "t", "batch_size": 2}
+FILES: dict[str, Any] = {"validation": "v", "test": "t", "batch_size": 2}
 
 
 def write_lines(file: Path, records: list[dict[str, Any]]) -> str:
@@ -46,7 +46,7 @@ def test_a_batch_has_the_first_images_of_all_statements_before_the_second_ones(f
     file = write_json(folder / "train.json", [statement(0, 1), statement(2, 0, "False")])
     config = StatementData(train=file, image_root=str(folder), augmentation=PLAIN, **FILES)
     stream = LabelledTrain(config, statement_reader, text, 32)
-    samples = [stream.sample(index, np.random.default_rng(index)) for index in range(2)]
+    samples: list[Sample] = [stream.sample(index, np.random.default_rng(index)) for index in range(2)]
     batch = stream.collate([samples], [np.random.default_rng(0)])
     assert torch.equal(batch["image"], torch.stack([small(number) for number in (0, 2, 1, 0)]))
     assert batch["label"].tolist() == [1, 0]
@@ -159,7 +159,8 @@ def test_images_or_texts_alone_make_batches_without_the_other(folder: Path, text
 
 def test_other_numbers_of_records_than_published_are_warned_of(folder: Path, text: TextSide, caplog: pytest.LogCaptureFixture) -> None:
     file = write_json(folder / "train.json", [statement(0, 1)])
-    config = StatementData(train=file, image_root=str(folder), expected={"train": 86373, "test": 1}, **FILES | {"test": file})
+    expected = {"train": 86373, "test": 1}
+    config = StatementData.model_validate({**FILES, "train": file, "test": file, "image_root": str(folder), "expected": expected})
     with caplog.at_level(logging.WARNING):
         LabelledTrain(config, statement_reader, text, 32)
         LabelledSet("test", config, statement_reader, 32)

@@ -142,7 +142,7 @@ def test_a_file_of_pairs_of_images_fills_the_model_for_them() -> None:
     assert coverage.new == ()
     page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     assert f"| {len(layout)} = {len(coverage.loaded)} + {len(coverage.ignored)} + 0 |" in page
-    shared = [name for name, why in coverage.ignored.items() if why == "the model shares it with another part"]
+    shared = [name for name, why in coverage.ignored.items() if why == "this model starts without it"]
     assert len(shared) == 6 * 4  # weights and biases of keys and values
 
 

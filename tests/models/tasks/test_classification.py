@@ -1,12 +1,16 @@
 """One head over images, texts, and texts with images."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from common.errors import UserError
 from common.labels import IGNORED
+from models.checkpoints import load_checkpoint
 from models.objectives.classification import classification_loss
 from models.tasks.classification import Classification, Classifier, HeadConfig, MvpClassifier, predict_classes
 from mvp_batches import SMALL, mvp_batch
@@ -63,3 +67,16 @@ def test_mvp_trains_its_pooler_and_head_and_nothing_is_idle() -> None:
     logits = model.logits(mvp_batch(ROWS))
     classification_loss(logits, torch.arange(len(logits)) % CLASSES, "exact").backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_a_head_for_other_labels_is_left_aside_and_the_same_one_is_taken(tmp_path: Path) -> None:
+    trained = Classifier(small_config(), HeadConfig(classes=CLASSES))
+    save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+    same, other = (Classifier(small_config(), HeadConfig(classes=count)) for count in (CLASSES, 5))
+    assert load_checkpoint(same, tmp_path / "trained.safetensors").new == ()
+    with pytest.raises(UserError, match=r"cls_head"):
+        load_checkpoint(other, tmp_path / "trained.safetensors")
+    coverage = load_checkpoint(other, tmp_path / "trained.safetensors", ["cls_head*"])
+    assert {name.split(".")[0] for name in coverage.new} == {"cls_head"}
+    assert coverage.ignored["cls_head.3.bias"] == "this model starts without it"
+    assert torch.equal(other.state_dict()["fusion.layers.0.mlp_in.weight"], trained.state_dict()["fusion.layers.0.mlp_in.weight"])
