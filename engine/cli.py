@@ -142,7 +142,7 @@ def _list(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     Parser(prog="run.py list", description="Show tasks and recipes.", allow_abbrev=False).parse(given)
     print("Tasks")
     for name, entry in tasks.items():
-        print(f"  {name:<12} {entry.summary}")
+        print(f"  {name:<14} {entry.summary}")
     print("Recipes")
     names = [(str(file.relative_to(root)), _headline(file)) for file in recipes(root)]
     width = max((len(name) for name, _ in names), default=0)
