@@ -27,6 +27,8 @@ LABELS: dict[str, MetricLabel] = {
     "itc_r_mean": MetricLabel("mean recall, features only", "%", 1, "Before re-ranking"),
     "accuracy": MetricLabel("accuracy, IoU >= 0.5", "%", 1, "Accuracy"),
     "accuracy_inclusive": MetricLabel("accuracy, official IoU", "%", 1, "Accuracy"),
+    "acc": MetricLabel("accuracy", "%", 1, "Right answers"),
+    "consistency": MetricLabel("consistency", "%", 1, "Right answers"),
     "mean_iou": MetricLabel("mean IoU", "", 3, "Mean IoU"),
 }
 

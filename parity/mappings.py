@@ -6,6 +6,7 @@ adapter must give a fine-tuned tensor the name that it gives its source.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,19 +18,32 @@ from models.checkpoints.keys import KeyTable
 from models.checkpoints.vision_keys import vision_kind
 from models.checkpoints.xfm import Xfm
 from models.config import Beit2Config, ClipVitConfig, FusionConfig, ModelConfig, SwinConfig, TextConfig, VisionConfig
+from models.tasks.nlvr import single_layer
 from parity.compare import Finding
 
 Table = Callable[[ModelConfig], KeyTable]
+
+
+def _pairs_table(config: ModelConfig) -> KeyTable:
+    """Of a model whose fusion layers come in pairs: both of a pair under the name of the layer that they start from."""
+    table = joint_table(config)
+    return replace(table, prefixes=tuple((official, single_layer(ours)) for official, ours in table.prefixes))
+
+
 TABLES: dict[str, Table] = {"XVLM": joint_table, "XFM": Xfm().table, "CrossViewLM": SplitX2vlm().table}
 """Classes of checkpoints."""
 TARGETS: dict[str, Table] = {
     "XVLMForRetrieval": joint_table,
     "XVLMForGrounding": joint_table,
+    "XVLMForNLVR": joint_table,
+    "nlvr": _pairs_table,
     "retrieval": joint_table,
     "bbox": joint_table,
     "XFMForRetrieval": Xfm().table,
+    "XFMForNLVR": Xfm().table,
     "CrossViewLM": SplitX2vlm().table,
     "XVLMPlusForRetrieval": SplitX2vlm().table,
+    "XVLMPlusForMARVL": SplitX2vlm().table,
 }
 """Classes that start from one and whose task is here."""
 TEXT_FILE = "TEXTFILE:"

@@ -1,5 +1,6 @@
 """What may stand in a run's config: one class a task, all strict."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,12 +14,13 @@ from dataset.config import (
     RetrievalData,
     StorageSettings,
     StreamConfig,
+    TaskData,
     TokenizerConfig,
 )
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -184,8 +186,22 @@ class LoggerSettings(Settings):
     wandb: WandbSettings | None = None
 
 
+class PublishedRow(Settings):
+    """The published numbers that a run repeats; names as in configs/published/."""
+
+    paper: str
+    model: str
+    data: str
+    task: str
+    metrics: dict[str, str] = {}
+    """Published name of a metric -> its name in this run's metrics.json, where they differ."""
+
+
 class ReportSettings(Settings):
-    """report.html."""
+    """report.html, and `run.py report`."""
+
+    published: PublishedRow | None = None
+    """What `run.py report` compares the run with."""
 
     samples: Whole = 8
     """Images shown in each of its panels."""
@@ -276,7 +292,7 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamConfig | TaskData]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
 
@@ -354,7 +370,3 @@ class GroundingConfig(RunConfig):
     def objective_names(self) -> set[str]:
         """Box regression only."""
         return {"box"}
-
-
-SCHEMAS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig, "grounding": GroundingConfig}
-"""The config class of each task."""

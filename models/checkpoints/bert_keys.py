@@ -32,6 +32,8 @@ HEADS: Pairs = (
     ("temp", "temperature"),
     ("itm_head.", "itm_head."),
     ("bbox_head.", "box_head."),
+    ("cls_head.", "cls_head."),
+    ("ta_head.", "ta_head."),
 )
 """What the models of X-VLM, X2-VLM and CCLM have beside their encoders and the masked-LM head."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.settings import Settings
 from models.checkpoints.adapter import HeadCounts
+from models.checkpoints.adopt import adopted
 from models.checkpoints.coverage import Coverage, Found, compare
 from models.checkpoints.differences import computing_differences, size_differences
 from models.checkpoints.keys import Conversion, convert
@@ -137,6 +138,7 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     """As `fit`, of tensors that have our names already."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(DERIVED)}
     mine: Any = getattr(model, "config", None)
+    named = replace(named, conversion=adopted(named.conversion, model))
     _refuse_pairs(named)
     sizes = size_differences(named.config, mine, named.conversion.tensors)
     tensors = _fit_positions(named, mine, own)
@@ -166,7 +168,7 @@ def _refuse_pairs(named: Named) -> None:
     if same("key") and same("value") and not same("query"):
         raise UserError(
             f"{named.source}: its fusion layers come in pairs, one layer for each of two images (fine-tuned on NLVR2 or MaRVL). "
-            "No model here takes such weights; start from the pre-training file."
+            "Only the task nlvr with pair_fusion: alternating takes such weights; start from the pre-training file."
         )
 
 

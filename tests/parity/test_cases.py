@@ -8,7 +8,7 @@ import pytest
 from parity.check import check_case, find_cases
 from recorded import FIXTURES, GOLDEN
 
-TASKS = ("retrieval", "vqa", "nlvr", "bbox", "grounding", "captioning", "classification", "generation")
+TASKS = ("retrieval", "vqa", "bbox", "grounding", "captioning", "generation")
 """Parts of official modules of fine-tuning."""
 
 
