@@ -139,6 +139,7 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     mine: Any = getattr(model, "config", None)
     _refuse_pairs(named)
     sizes = size_differences(named.config, mine, named.conversion.tensors)
+    named = _with_starts(named, model, own)
     tensors = _fit_positions(named, mine, own)
     found = {
         name: Found(
@@ -153,6 +154,17 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     coverage = compare(named.source, shapes, found, named.conversion.ignored, allow_missing, sizes)
     coverage = replace(coverage, notes=tuple(computing_differences(named.config, mine)))
     return Fit({name: tensors[name] for name in coverage.loaded}, coverage)
+
+
+def _with_starts(named: Named, model: nn.Module, own: Mapping[str, Tensor]) -> Named:
+    """Add what a model starts from other tensors where a file lacks it, such as a decoder from the fusion encoder."""
+    starts: Mapping[str, str] = getattr(model, "starts_from", dict)()
+    given, sources = named.conversion.tensors, named.conversion.sources
+    usable = {name: source for name, source in starts.items() if name not in given and source in given}
+    usable = {name: source for name, source in usable.items() if given[source].shape == own[name].shape}
+    tensors = given | {name: given[source] for name, source in usable.items()}
+    conversion = replace(named.conversion, tensors=tensors, sources=sources | {name: sources[source] for name, source in usable.items()})
+    return replace(named, conversion=conversion)
 
 
 def _refuse_pairs(named: Named) -> None:

@@ -2,9 +2,11 @@
 
 from parity.families.cclm import CrossView
 from parity.families.mvp import MvpPretraining
+from parity.families.mvp_vqa import MvpAnswering
+from parity.families.vqa import DecoderAnswering
 from parity.families.xfm import XfmPretraining
 from parity.families.xvlm import JointPretraining
 from parity.family import Family
 
-FAMILIES: tuple[Family, ...] = (JointPretraining(), CrossView(), XfmPretraining(), MvpPretraining())
+FAMILIES: tuple[Family, ...] = (JointPretraining(), CrossView(), XfmPretraining(), MvpPretraining(), DecoderAnswering(), MvpAnswering())
 """Every class that is covered; the first that covers a case computes it."""
