@@ -18,7 +18,9 @@ from dataset.shapeworld import write_shapeworld
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the embedded data set: procedural scenes with captions, regions and expressions.")
+    parser = argparse.ArgumentParser(
+        description="Write the embedded data set: procedural scenes with captions, regions, expressions and questions."
+    )
     parser.add_argument("--out", type=Path, default=Path("data/shapeworld"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="everything follows from it (default: %(default)s)")
     parser.add_argument("--train", type=int, default=6000, help="training scenes (default: %(default)s)")

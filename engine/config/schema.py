@@ -13,17 +13,20 @@ from dataset.config import (
     RetrievalData,
     StorageSettings,
     StreamConfig,
+    TaskData,
     TokenizerConfig,
 )
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "vqa"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+StreamSettings = StreamConfig | TaskData
+"""What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
 Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
 
 
@@ -256,7 +259,7 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> dict[str, StreamSettings]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
 
@@ -293,7 +296,7 @@ class PretrainConfig(RunConfig):
         raise_problems(problems)
         return self
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> dict[str, StreamSettings]:
         """The streams."""
         return dict(self.streams)
 
@@ -310,7 +313,7 @@ class RetrievalConfig(RunConfig):
     loss_weights: RetrievalWeights = RetrievalWeights()
     evaluation: RetrievalEvaluation = RetrievalEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> dict[str, StreamSettings]:
         """The training pairs."""
         return {"train": self.data}
 
@@ -327,14 +330,10 @@ class GroundingConfig(RunConfig):
     loss_weights: GroundingWeights = GroundingWeights()
     evaluation: GroundingEvaluation = GroundingEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> dict[str, StreamSettings]:
         """The referring expressions."""
         return {"train": self.data}
 
     def objective_names(self) -> set[str]:
         """Box regression only."""
         return {"box"}
-
-
-SCHEMAS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig, "grounding": GroundingConfig}
-"""The config class of each task."""

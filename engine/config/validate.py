@@ -17,6 +17,8 @@ from dataset.tasks.grounding import GroundingSet, GroundingTrain
 from dataset.tasks.retrieval import RetrievalGallery, RetrievalTrain
 from dataset.tokenizers import load_tokenizer
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.validate_vqa import answering_model, vqa_sets, vqa_stream
+from engine.config.vqa import VqaConfig
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
 from models.vlm import HEADS, Head, VisionLanguageModel
@@ -63,6 +65,8 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         problems.append("The training data was not checked, because that needs the tokenizer.")
     for name, open_set in _held_out(config).items():
         run(lambda name=name, open_set=open_set: _evaluation(name, open_set))
+    if isinstance(config, VqaConfig):
+        run(lambda: vqa_sets(config))
     if problems:
         raise UserError("\n".join(problems))
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
@@ -72,11 +76,12 @@ def _model(config: RunConfig, built: list[VisionLanguageModel]) -> Iterator[str]
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
     heads: list[Head] = [head for head in HEADS if head in wanted]
     with torch.device("meta"):  # shapes alone, no memory
-        built.append(VisionLanguageModel(config.model, heads))
+        built.append(answering_model(config) if isinstance(config, VqaConfig) else VisionLanguageModel(config.model, heads))
     vision = config.model.vision
     parameters = sum(parameter.numel() for parameter in built[0].parameters())
     grid = f"{vision.grid} x {vision.grid}"
-    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(heads)}"
+    named = ", ".join(heads) or "of its task"
+    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {named}"
 
 
 def _engine(config: RunConfig, world: int) -> Iterator[str]:
@@ -147,6 +152,8 @@ def _open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBas
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
         return build_stream(name, settings, tokenizer, length, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, length, masking=None)
+    if isinstance(config, VqaConfig):
+        return vqa_stream(config, text, name)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)
     assert isinstance(settings, GroundingData), "the other kind of training data"

@@ -1,0 +1,47 @@
+"""Fine-tune and evaluate visual question answering. `python run.py --task vqa --config ...` launches it on any number of GPUs."""
+
+import logging
+from pathlib import Path
+
+from common.distributed import is_main
+from dataset.streams.base import TextSide
+from dataset.tasks.vqa import VqaTrain
+from dataset.tasks.vqa_files import count_warnings
+from engine.config.vqa import VqaConfig
+from engine.evaluators import Inputs
+from engine.evaluators.vqa import VqaEvaluator, labels_of, majority_answer
+from engine.finish import finish
+from engine.launch import launch
+from engine.trainer import Engine
+from models.tasks.vqa import VQA
+
+logger = logging.getLogger(__name__)
+SUBMISSION = "vqa_result.json"
+
+
+def main(config: VqaConfig, output_dir: Path) -> None:
+    """Choose the best weights on validation where there is one, report the test split once, and write its answers for EvalAI."""
+    engine = Engine(config, output_dir)
+    data = config.data
+    inputs = Inputs.of(config, engine.device, engine.interruption)
+    labels = labels_of(data) if config.evaluation.mode == "classify" else None
+    text = TextSide(inputs.tokenizer, inputs.max_tokens, masking=None)
+    train = VqaTrain(data, text, inputs.image_size, config.model.vision.frames, labels, "train")
+    guess = majority_answer(train.questions)
+    test = VqaEvaluator(data.test, config, inputs, guess)
+    validation = VqaEvaluator(data.validation, config, inputs, guess) if data.validation is not None else None
+    splits = {"train": train.questions, "test": test.data.questions}
+    for line in count_warnings(data.known_set, splits | ({"validation": validation.data.questions} if validation else {})):
+        logger.warning(line)
+    task = VQA(config.model, config.gradient_mode, len(labels) if labels is not None else None)
+    engine.initialize(task.model)
+    if config.new_decoder:
+        engine.new_parameters |= {name for name, _ in task.model.named_parameters() if name.startswith("decoder.")}
+    engine.fit(task, {"train": train}, validation, select="vqa_accuracy" if validation is not None else None)
+    finish(engine, test, config)
+    if is_main():
+        test.write(output_dir / SUBMISSION)
+
+
+if __name__ == "__main__":
+    launch(main, "vqa")

@@ -1,0 +1,54 @@
+"""What `validate` checks of question answering."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dataset.streams.base import TextSide
+from dataset.tasks.vqa import VqaSet, VqaTrain
+from dataset.tasks.vqa_files import Question, count_warnings, read_answers
+from engine.config.vqa import VqaConfig
+from engine.evaluators.vqa import labels_of, majority_answer
+from models.answering import AnsweringModel
+
+
+def answering_model(config: VqaConfig) -> AnsweringModel:
+    """The model of a run."""
+    return AnsweringModel(config.model, len(labels_of(config.data)) if config.evaluation.mode == "classify" else None)
+
+
+def vqa_stream(config: VqaConfig, text: TextSide, name: str) -> VqaTrain:
+    """The training questions of a run."""
+    labels = labels_of(config.data) if config.evaluation.mode == "classify" else None
+    return VqaTrain(config.data, text, config.model.vision.image_size, config.model.vision.frames, labels, name)
+
+
+def vqa_sets(config: VqaConfig) -> Iterator[str]:
+    """Open the evaluation sets and the list of answers, read the first and last image of each set, and compare the counts."""
+    data, vision = config.data, config.model.vision
+    splits: dict[str, list[Question]] = {}
+    files = {"validation": data.validation, "test": data.test}
+    for split, file in files.items():
+        if file is None:
+            yield f"data.{split}: none; the last weights are kept"
+            continue
+        held_out = VqaSet(Path(file), data, vision.image_size, vision.frames)
+        splits[split] = held_out.questions
+        for index in {0, len(held_out) - 1}:
+            held_out[index]
+        answers = "with answers" if held_out.answered else "without answers: predictions are written, nothing is scored"
+        yield f"data.{split}: {len(held_out):,} questions {answers}"
+    if data.answers is not None:
+        yield from _answers(config, splits)
+    yield from (f"warning: {line}" for line in count_warnings(data.known_set, splits))
+
+
+def _answers(config: VqaConfig, splits: dict[str, list[Question]]) -> Iterator[str]:
+    """The list, and how many questions it can answer at all."""
+    assert config.data.answers is not None, "the caller looks"
+    listed = set(answers := read_answers(Path(config.data.answers)))
+    yield f"data.answers: {len(answers):,} answers to {'choose from' if config.evaluation.mode == 'classify' else 'rank'}"
+    for split, questions in splits.items():
+        known = [question for question in questions if question.weights]
+        if known:
+            reachable = sum(majority_answer([question]) in listed for question in known)
+            yield f"data.{split}: the answer is in the list for {100 * reachable / len(known):.1f} % of the questions"
