@@ -8,7 +8,7 @@ from dataset.streams.base import TextSide
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import count_warnings
 from engine.config.vqa import VqaConfig
-from engine.evaluators import Inputs
+from engine.evaluators import Inputs, Probes
 from engine.evaluators.vqa import VqaEvaluator, labels_of, majority_answer
 from engine.finish import finish
 from engine.launch import launch
@@ -16,7 +16,6 @@ from engine.trainer import Engine
 from models.tasks.vqa import VQA
 
 logger = logging.getLogger(__name__)
-SUBMISSION = "vqa_result.json"
 
 
 def main(config: VqaConfig, output_dir: Path) -> None:
@@ -28,19 +27,19 @@ def main(config: VqaConfig, output_dir: Path) -> None:
     text = TextSide(inputs.tokenizer, inputs.max_tokens, masking=None)
     train = VqaTrain(data, text, inputs.image_size, config.model.vision.frames, labels, "train")
     guess = majority_answer(train.questions)
-    test = VqaEvaluator(data.test, config, inputs, guess)
+    tests = {name: VqaEvaluator(file, config, inputs, guess) for name, file in data.tests.items()}
     validation = VqaEvaluator(data.validation, config, inputs, guess) if data.validation is not None else None
-    splits = {"train": train.questions, "test": test.data.questions}
-    for line in count_warnings(data.known_set, splits | ({"validation": validation.data.questions} if validation else {})):
+    splits = {"train": train.questions} | ({"validation": validation.data.questions} if validation else {})
+    for line in count_warnings(data.known_set, splits, {name: test.data.questions for name, test in tests.items()}):
         logger.warning(line)
     task = VQA(config.model, config.gradient_mode, len(labels) if labels is not None else None)
     engine.initialize(task.model)
     if config.new_decoder:
         engine.new_parameters |= {name for name, _ in task.model.named_parameters() if name.startswith("decoder.")}
     engine.fit(task, {"train": train}, validation, select="vqa_accuracy" if validation is not None else None)
-    finish(engine, test, config)
-    if is_main():
-        test.write(output_dir / SUBMISSION)
+    finish(engine, tests.get("") or Probes(tests), config)
+    for name, test in tests.items() if is_main() else ():
+        test.write(output_dir / (f"vqa_result_{name}.json" if name else "vqa_result.json"))
 
 
 if __name__ == "__main__":

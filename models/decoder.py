@@ -23,6 +23,10 @@ TEXT_EMBEDDINGS = {"words": "word_embeddings", "positions": "position_embeddings
 """The decoder's embeddings to those of a text encoder of transformers."""
 
 
+OF_IMAGES = ("cross_attention.key.", "cross_attention.value.")
+"""Parts of a fusion layer that read images."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """What a decoder attends to: every layer's keys and values of the questions, projected once."""
@@ -170,8 +174,8 @@ def decoder_text(config: ModelConfig) -> TextConfig:
 def decoder_sources(config: ModelConfig) -> dict[str, str]:
     """Which tensors of a model without a decoder those of its decoder start from, by our names.
 
-    Layers start from those of the fusion encoder, the last one of each pair where the decoder has half as many; embeddings and head from
-    what `DecoderConfig.embeddings_from` says.
+    Layers start from those of the fusion encoder, the last one of each pair where the decoder has half as many; the projections of what
+    is attended to only where images are as wide as texts. Embeddings and head start from what `DecoderConfig.embeddings_from` says.
     """
     origin = (config.decoder or DecoderConfig()).embeddings_from
     per = max(config.fusion.layers // max(decoder_text(config).layers, 1), 1)
@@ -182,7 +186,8 @@ def decoder_sources(config: ModelConfig) -> dict[str, str]:
         part, _, rest = name.partition(".")
         if part == "layers":
             number, _, inner = rest.partition(".")
-            sources[f"decoder.{name}"] = f"fusion.layers.{(int(number) + 1) * per - 1}.{inner}"
+            if config.vision.width == config.text.width or not inner.startswith(OF_IMAGES):
+                sources[f"decoder.{name}"] = f"fusion.layers.{(int(number) + 1) * per - 1}.{inner}"
         elif part == "head" and origin != "nothing":
             sources[f"decoder.{name}"] = f"mlm_head.{rest}"
         elif part == "embeddings" and origin == "text":

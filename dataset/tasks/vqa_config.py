@@ -13,8 +13,9 @@ class VqaData(TaskData):
 
     validation: str | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """JSON file with answers; the best checkpoint is chosen on it. null: the last one is kept, as where all answers are trained on."""
-    test: str
-    """JSON file; with answers it is scored, in any case its predictions are written for the benchmark's server."""
+    test: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """JSON file, or several by name, such as one for each language. With answers it is scored; in any case its predictions are written for
+    the benchmark's server."""
     image_roots: dict[str, str] = {}
     """Folders of images for records whose `dataset` has this name, such as {vg: data/vg}; all others are under image_root."""
     answers: str | None = None
@@ -27,5 +28,11 @@ class VqaData(TaskData):
     """Whether a question ends with [SEP]. X-VLM's tokenizer puts none."""
     known_set: KnownSet | None = None
     """Which published set this is; a warning tells if the files have other numbers of questions."""
+
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0), careful_flip=True)
     """careful_flip looks at questions and answers."""
+
+    @property
+    def tests(self) -> dict[str, str]:
+        """All test files by name; a single one has none."""
+        return {"": self.test} if isinstance(self.test, str) else self.test

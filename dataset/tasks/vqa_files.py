@@ -92,15 +92,23 @@ def read_answers(file: Path) -> list[str]:
     return content
 
 
-def count_warnings(known: KnownSet | None, questions: Mapping[str, Sequence[Question]]) -> list[str]:
-    """A line for each split (train, validation, test) whose number of questions is not the published one."""
+def count_warnings(known: KnownSet | None, splits: Mapping[str, Sequence[Question]], tests: Mapping[str, Sequence[Question]]) -> list[str]:
+    """A line for each split whose number of questions is not the published one.
+
+    Args:
+        known: which published set it should be; None for no such.
+        splits: "train" and "validation", as far as there are.
+        tests: test sets by name, "" where there is one alone.
+    """
     if known is None:
         return []
-    counts = {split: sum(question.source != "vg" for question in found) for split, found in questions.items()}
+    found = {f"data.{split}": (split, questions) for split, questions in splits.items()}
+    found |= {f"data.test.{name}" if name else "data.test": ("test", questions) for name, questions in tests.items()}
+    counts = {key: (sum(question.source != "vg" for question in questions), split) for key, (split, questions) in found.items()}
     return [
-        f"data.{split}: {counts[split]:,} questions; {known} has {expected:,}"
-        for split, expected in PUBLISHED[known].items()
-        if split in counts and counts[split] != expected
+        f"{key}: {count:,} questions; {known} has {expected:,}"
+        for key, (count, split) in counts.items()
+        if (expected := PUBLISHED[known].get(split, count)) != count
     ]
 
 

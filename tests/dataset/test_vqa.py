@@ -121,8 +121,9 @@ def test_answers_are_a_list_or_a_numbering(tmp_path: Path) -> None:
 
 def test_other_counts_than_the_published_ones_are_told() -> None:
     vqa, vg = Question(1, "?", "a", (), (), "vqa"), Question(2, "?", "a", (), (), "vg")
-    assert count_warnings("vqa_v2", {"train": [vqa, vg]}) == ["data.train: 1 questions; vqa_v2 has 658,111"]  # VG does not count
-    assert count_warnings(None, {"train": [vqa]}) == []
+    assert count_warnings("vqa_v2", {"train": [vqa, vg]}, {}) == ["data.train: 1 questions; vqa_v2 has 658,111"]  # VG does not count
+    assert count_warnings(None, {"train": [vqa]}, {}) == []
+    assert count_warnings("xgqa", {}, {"de": [vqa]}) == ["data.test.de: 1 questions; xgqa has 9,666"]
 
 
 def settings(tmp_path: Path, records: list[dict[str, Any]], **changes: Any) -> VqaData:
