@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.files import replace_file
 
 ARTICLES = {"a", "an", "the"}
-NUMBERS = dict(
+NUMBERS: dict[str, str] = dict(
     zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), map(str, range(11)), strict=True)
 )
 NUMBERS |= {"none": "0"}

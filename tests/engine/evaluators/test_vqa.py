@@ -44,7 +44,7 @@ def model_of(config: VqaConfig) -> AnsweringModel:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_question_is_answered_and_written(mode: str, small_data: Path, tmp_path: Path) -> None:
     config = config_of(small_data, mode)
-    evaluator = VqaEvaluator(config.data.test, config, inputs_of(config), guess="yes")
+    evaluator = VqaEvaluator(config.data.tests[""], config, inputs_of(config), guess="yes")
     model = model_of(config)
     numbers = evaluator(model)
     listed = set(json.loads((small_data / "vqa_answers.json").read_text()))
@@ -67,7 +67,7 @@ def test_secret_answers_give_predictions_and_no_numbers(small_data: Path, tmp_pa
     ]
     (tmp_path / "test.json").write_text(json.dumps(secret))
     config = config_of(small_data, "rank", test=str(tmp_path / "test.json"))
-    evaluator = VqaEvaluator(config.data.test, config, inputs_of(config), guess="yes")
+    evaluator = VqaEvaluator(config.data.tests[""], config, inputs_of(config), guess="yes")
     assert evaluator(model_of(config)) == {}
     assert evaluator.baselines() == {}
     assert len(evaluator.predicted) == len(secret)
