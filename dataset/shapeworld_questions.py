@@ -28,13 +28,14 @@ from dataset.shapeworld_refer import (
 )
 from dataset.shapeworld_scene import COLORS, SHAPES, TEXTURES, Scene, pick
 from dataset.shapeworld_text import indefinite
-from dataset.shapeworld_words import expression, noun_phrase, relation_words
+from dataset.shapeworld_words import NUMBERS, expression, noun_phrase, relation_words
 
-MOST = 5
-"""Objects of a scene."""
 PEOPLE = 10
 """Who answer every question, all alike."""
-ANSWERS = ("yes", "no", *map(str, range(MOST + 1)), *COLORS, *SHAPES, *TEXTURES)
+COUNTS = ("none", *NUMBERS.values())
+"""How many, from nothing to the most objects of a scene. Words, since the vocabulary has no digits; to the rule of VQA v2 they are the
+same."""
+ANSWERS = ("yes", "no", *COUNTS, *COLORS, *SHAPES, *TEXTURES)
 VALUES = {"color": COLORS, "shape": SHAPES, "texture": TEXTURES}
 BITS = {"color": COLOR_BIT, "shape": SHAPE_BIT, "texture": TEXTURE_BIT}
 
@@ -100,7 +101,7 @@ def _count(scene: Scene, rng: np.random.Generator) -> Asked:
     present = [getattr(item, name) for item in scene.objects] if name else []
     value = pick(rng, VALUES[name] if rng.random() < 0.25 else present) if name else None
     description = Description(**{name: value}) if name else Description()
-    return Asked(f"how many {noun_phrase(description, rng, plural=True)} are there?", str(len(fitting(scene, description))), "number")
+    return Asked(f"how many {noun_phrase(description, rng, plural=True)} are there?", COUNTS[len(fitting(scene, description))], "number")
 
 
 def _attribute(name: str) -> Callable[[Scene, np.random.Generator], Asked | None]:

@@ -1,5 +1,6 @@
 """Answers to held-out questions."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +21,8 @@ from models.answering import AnsweringModel
 from models.generation import BeamSettings
 from models.tasks.vqa import Answerer, AnswerList, Answers, Classification, Generation, Ranking
 from models.vlm import VisionLanguageModel
+
+logger = logging.getLogger(__name__)
 
 Predicted = tuple[str, float]
 """An answer and its confidence."""
@@ -109,12 +112,24 @@ def answerer_of(settings: VqaEvaluation, answers: Sequence[str], inputs: Inputs)
         case "classify":
             return Classification()
         case "rank":
-            return Ranking(AnswerList(*answer_tokens(tokenizer, answers, inputs.max_tokens)), settings.top_k, settings.sees_padding)
+            listed = AnswerList(*answer_tokens(tokenizer, answers, inputs.max_tokens))
+            _warn_of_equal_answers(answers, listed)
+            return Ranking(listed, settings.top_k, settings.sees_padding)
         case "generate":
             start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
             if not isinstance(start, int) or not isinstance(end, int):
                 raise UserError("tokenizer.path: the tokenizer has no [CLS] or [SEP], between which answers are written.")
             return Generation(start, end, BeamSettings(settings.beams, settings.max_answer_tokens, settings.length_penalty))
+
+
+def _warn_of_equal_answers(answers: Sequence[str], listed: AnswerList) -> None:
+    """Answers of the same tokens, as of letters or digits that are not in the vocabulary, cannot be told apart by a decoder."""
+    first: dict[tuple[int, ...], str] = {}
+    pairs = [(first.setdefault(row, answer), answer) for answer, row in zip(answers, map(tuple, listed.ids.tolist()), strict=True)]
+    equal = [(one, other) for one, other in pairs if one != other]
+    if equal:
+        text = 'data.answers: %d answers have the tokens of another one, first "%s" and "%s": the tokenizer has no words for them'
+        logger.warning(text, len(equal), *equal[0])
 
 
 def majority_answer(questions: Sequence[Question]) -> str:

@@ -97,3 +97,10 @@ def test_a_class_has_one_number(small_data: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.json").write_text('["yes", "no", "yes"]')
     with pytest.raises(UserError, match='"yes" is listed twice'):
         labels_of(config_of(small_data, "classify", answers=str(tmp_path / "answers.json")).data)
+
+
+def test_answers_that_the_tokenizer_cannot_tell_apart_are_named(small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "answers.json").write_text('["yes", "0", "1", "no"]')  # no digit is in the vocabulary
+    config = config_of(small_data, "rank", answers=str(tmp_path / "answers.json"))
+    VqaEvaluator(config.data.tests[""], config, inputs_of(config))
+    assert 'first "0" and "1"' in caplog.text
