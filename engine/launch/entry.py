@@ -39,8 +39,8 @@ class Entry:
 TASKS: dict[str, Entry] = {
     "pretrain": Entry(ROOT / "Pretrain.py", "Pre-train on images, regions and their texts."),
     "retrieval": Entry(ROOT / "Retrieval.py", "Fine-tune and evaluate image-text retrieval, both ways."),
-    "vqa": Entry(ROOT / "VQA.py", "Fine-tune and evaluate visual question answering: by ranking, writing or choosing answers."),
     "grounding": Entry(ROOT / "Grounding.py", "Fine-tune and evaluate visual grounding: the box of a referring expression."),
+    "vqa": Entry(ROOT / "VQA.py", "Fine-tune and evaluate visual question answering: by ranking, writing or choosing answers."),
 }
 
 
