@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import DecoderConfig, FusionConfig, ModelConfig, TextConfig
-from models.fusion import FusionLayer
+from models.fusion import FusionLayer, Seen
 from models.heads import MaskedLMHead
 from models.text.embeddings import TokenEmbedding
 
@@ -40,6 +40,10 @@ class Memory:
     def __len__(self) -> int:
         return len(self.keys[0])
 
+    def of_layer(self, layer: int) -> Seen:
+        """What one layer attends to."""
+        return Seen(self.keys[layer], self.values[layer], self.mask)
+
     def of(self, owner: Tensor) -> "Memory":
         """A copy for each text, `owner` [M] its question: for texts in any number a question."""
         mask = None if self.mask is None else self.mask[owner]
@@ -49,7 +53,9 @@ class Memory:
 class DecoderLayer(FusionLayer):
     """A fusion layer that reads from left to right and remembers what it has read."""
 
-    def read(self, states: Tensor, seen: Tensor | None, memory: Memory, layer: int, past: Past | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (another kind of call)
+        self, states: Tensor, seen: Tensor | None, memory: Seen, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The whole layer.
 
         Args:
@@ -57,18 +63,17 @@ class DecoderLayer(FusionLayer):
             seen: [M, 1, L, L] or broadcastable, True where a token attends to another one; None for all of them.
             memory: of the questions, of which there are M / K. The K texts of one attend to it as if they were one text, so that its keys
                 and values serve all of them and are never copied.
-            layer: the number of this layer.
-            past: tokens that were read before.
+            past: keys and values [M, h, .., d] of the tokens that were read before.
 
         Returns:
             [M, L, H], and keys and values [M, h, .., d] of all tokens so far.
         """
         keys, values = self.self_attention.project(states)
-        if past:
-            keys, values = torch.cat([past[layer][0], keys], dim=2), torch.cat([past[layer][1], values], dim=2)
+        if past is not None:
+            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         states = self.self_attention_norm(states + self.dropout(self.self_attention(states, keys, values, seen)))
-        together = states.reshape(len(memory), -1, states.shape[2])  # [B, K*L, H]
-        mixed = self.cross_attention(together, memory.keys[layer], memory.values[layer], memory.mask)
+        together = states.reshape(len(memory.keys), -1, states.shape[2])  # [B, K*L, H]
+        mixed = self.cross_attention(together, memory.keys, memory.values, memory.mask)
         states = self.cross_attention_norm(states + self.dropout(mixed.reshape(states.shape)))
         return self.feed_forward(states), keys, values
 
@@ -114,7 +119,7 @@ class Decoder(nn.Module):
             seen = seen & mask.bool()[:, None, None, :]
         states = self.embed(ids, torch.arange(length, device=ids.device)[None], mask)
         for index, layer in enumerate(self.blocks()):
-            states, _, _ = layer.read(states, seen, memory, index, None)
+            states, _, _ = layer(states, seen, memory.of_layer(index), None)
         return states
 
     def step(self, tokens: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past]:
@@ -132,7 +137,7 @@ class Decoder(nn.Module):
         states = self.embed(tokens[:, None], torch.full((1, 1), place, device=tokens.device), None)
         present: Past = []
         for index, layer in enumerate(self.blocks()):
-            states, keys, values = layer.read(states, None, memory, index, past)
+            states, keys, values = layer(states, None, memory.of_layer(index), past[index] if past else None)
             present.append((keys, values))
         return self.logits(states)[:, 0], present
 
