@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
+from dataset.text import Punctuation
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -216,7 +217,7 @@ class RetrievalData(TaskData):
     """File of the split that is reported once; or language -> file."""
     coco_root: str | None = None
     """The folder of COCO's images in xFlickr&CO; null: image_root."""
-    punctuation: Literal["space", "delete"] = "space"
+    punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
     expected: CaptionCounts = CaptionCounts()
     """Other numbers of captions are warned about."""
@@ -243,7 +244,7 @@ class LabelledData(TaskData):
 
     languages: dict[str, LanguageSplit] = {}
     """Name -> a further test set, whose numbers are reported under its name, and their mean as mean/accuracy."""
-    punctuation: Literal["space", "delete"] = "space"
+    punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
     expected: dict[str, Positive] = {}
     """Published number of records: of train, validation, test or a language. Another number is warned of."""

@@ -20,7 +20,7 @@ from dataset.shapeworld_statements import write_statements
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Write the embedded data set: procedural scenes with captions, regions, expressions and statements."
+        description="Write the embedded data set: procedural scenes with captions, regions, expressions, statements and questions."
     )
     parser.add_argument("--out", type=Path, default=Path("data/shapeworld"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="everything follows from it (default: %(default)s)")

@@ -5,7 +5,6 @@ Shapes: R records, K images of each, L tokens, S image side in pixels.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset
 from common.errors import BadRecord, UserError
 from dataset.config import LabelledData
 from dataset.streams.base import PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
-from dataset.tasks.files import JsonStream, read_records
+from dataset.tasks.files import JsonStream, read_records, warn_of_count
 from dataset.text import EmptyCaption, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
 from dataset.transforms import augment_image, read_image, squash
@@ -27,7 +26,6 @@ from dataset.transforms import augment_image, read_image, squash
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
 NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)
 
 
@@ -72,12 +70,6 @@ def values_of(where: str, record: dict[str, Any], keys: Sequence[str]) -> list[A
     return [record[key] for key in keys]
 
 
-def warn_of_count(name: str, found: int, expected: int | None) -> None:
-    """Warn where a split has another number of records than was published."""
-    if expected is not None and found != expected:
-        logger.warning("%s has %d records; published are %d (data.expected)", name, found, expected)
-
-
 class LabelledTrain(JsonStream):
     """A training stream of labelled records.
 
@@ -96,7 +88,7 @@ class LabelledTrain(JsonStream):
         self._read = read(Path(config.image_root))
         super().__init__(config, (), text, image_size, name)
         self.config = config
-        warn_of_count("data.train", len(self.records), config.expected.get("train"))
+        warn_of_count("data.train", "records", len(self.records), config.expected.get("train"))
 
     def read(self, file: Path, required: tuple[str, ...]) -> list[LabelledRecord]:
         """See `JsonStream`."""
@@ -162,7 +154,7 @@ class LabelledSet(Dataset[LabelledItem]):
             raise UserError(f"{file}: no record has a label that counts.")
         self.image_size = image_size
         self.config = config
-        warn_of_count(str(file), len(self.records), config.expected.get(split))
+        warn_of_count(str(file), "records", len(self.records), config.expected.get(split))
 
     def __len__(self) -> int:
         return len(self.records)

@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import model_validator
 
 from common.settings import Settings
-from dataset.config import ClassificationData, Positive, StreamConfig, TaskData
+from dataset.config import ClassificationData, Positive
 from engine.config.errors import raise_problems
-from engine.config.schema import RunConfig
+from engine.config.schema import RunConfig, StreamSettings
 from models.tasks.classification import HeadConfig
 
 
@@ -34,7 +34,7 @@ class ClassificationConfig(RunConfig):
         raise_problems([("head.classes", text)] if named != self.head.classes else [])
         return self
 
-    def batches(self) -> Mapping[str, StreamConfig | TaskData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The labelled records."""
         return {"train": self.data}
 

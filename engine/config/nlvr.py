@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import model_validator
 
 from common.settings import Settings
-from dataset.config import ImageTextStream, Positive, StatementData, StreamConfig, TaskData
+from dataset.config import ImageTextStream, Positive, StatementData
 from engine.config.errors import raise_problems
-from engine.config.schema import RunConfig
+from engine.config.schema import RunConfig, StreamSettings
 from models.tasks.nlvr import PairFusion
 
 
@@ -44,7 +44,7 @@ class NlvrConfig(RunConfig):
         raise_problems(problems)
         return self
 
-    def batches(self) -> Mapping[str, StreamConfig | TaskData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The statements, or the images with captions."""
         chosen = self.assignment if self.data is None else self.data
         assert chosen is not None, "one of them is set"

@@ -20,12 +20,14 @@ from dataset.config import (
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+StreamSettings = StreamConfig | TaskData
+"""What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
 Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
 
 
@@ -292,7 +294,7 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
-    def batches(self) -> Mapping[str, StreamConfig | TaskData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
 
@@ -329,7 +331,7 @@ class PretrainConfig(RunConfig):
         raise_problems(problems)
         return self
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The streams."""
         return dict(self.streams)
 
@@ -346,7 +348,7 @@ class RetrievalConfig(RunConfig):
     loss_weights: RetrievalWeights = RetrievalWeights()
     evaluation: RetrievalEvaluation = RetrievalEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The training pairs."""
         return {"train": self.data}
 
@@ -363,7 +365,7 @@ class GroundingConfig(RunConfig):
     loss_weights: GroundingWeights = GroundingWeights()
     evaluation: GroundingEvaluation = GroundingEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The referring expressions."""
         return {"train": self.data}
 

@@ -3,6 +3,7 @@
 from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.vqa import VqaConfig
 
 SCHEMAS: dict[str, type[RunConfig]] = {
     "pretrain": PretrainConfig,
@@ -10,5 +11,6 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "grounding": GroundingConfig,
     "nlvr": NlvrConfig,
     "classification": ClassificationConfig,
+    "vqa": VqaConfig,
 }
 """By the task's name."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.settings import Settings
+from models.adopting import Adopting
 from models.checkpoints.adapter import HeadCounts
-from models.checkpoints.adopt import adopted
 from models.checkpoints.coverage import Coverage, Found, compare
 from models.checkpoints.differences import computing_differences, size_differences
 from models.checkpoints.keys import Conversion, convert
@@ -138,7 +138,7 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     """As `fit`, of tensors that have our names already."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(DERIVED)}
     mine: Any = getattr(model, "config", None)
-    named = replace(named, conversion=adopted(named.conversion, model))
+    named = replace(named, conversion=_adopted(named.conversion, model))
     _refuse_pairs(named)
     sizes = size_differences(named.config, mine, named.conversion.tensors)
     tensors = _fit_positions(named, mine, own)
@@ -155,6 +155,20 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     coverage = compare(named.source, shapes, found, named.conversion.ignored, allow_missing, sizes)
     coverage = replace(coverage, notes=tuple(computing_differences(named.config, mine)))
     return Fit({name: tensors[name] for name in coverage.loaded}, coverage)
+
+
+def _adopted(conversion: Conversion, model: nn.Module) -> Conversion:
+    """A file's tensors under the names of the parts that start from them; unchanged for models that start from the same names."""
+    if not isinstance(model, Adopting):
+        return conversion
+    origins = model.adopt(conversion.tensors)
+    left = {conversion.sources[name]: "this model starts without it" for name in conversion.tensors.keys() - set(origins.values())}
+    return replace(
+        conversion,
+        tensors={name: conversion.tensors[origin] for name, origin in origins.items()},
+        sources={name: conversion.sources[origin] for name, origin in origins.items()},
+        ignored={**conversion.ignored, **left},
+    )
 
 
 def _refuse_pairs(named: Named) -> None:

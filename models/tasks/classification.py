@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.distributed import GradientMode
 from common.settings import Settings
-from models.checkpoints.adopt import without_other_head
+from models.adopting import without_other_head
 from models.config import ModelConfig
 from models.heads import deep_head, mlp_head
 from models.mvp.config import MvpConfig
@@ -66,7 +66,7 @@ class Classifier(VisionLanguageModel):
                 return []
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Which tensor of a file each of the model's starts from (`models.checkpoints.adopt`): all but a head for other labels."""
+        """Which tensor of a file each of the model's starts from (`models.adopting`): all but a head for other labels."""
         return {name: name for name in without_other_head(tensors, self)}
 
     def states(self, batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.distributed import GradientMode
 from common.errors import UserError
 from common.labels import IGNORED
-from models.checkpoints.adopt import without_other_head
+from models.adopting import without_other_head
 from models.config import ModelConfig
 from models.context import SharedContext, SharedView
 from models.heads import mlp_head
@@ -61,7 +61,7 @@ class PairModel(VisionLanguageModel):
         raise NotImplementedError
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Which tensor of a file each of the model's starts from (`models.checkpoints.adopt`): all but a head for other labels."""
+        """Which tensor of a file each of the model's starts from (`models.adopting`): all but a head for other labels."""
         return {name: name for name in without_other_head(tensors, self)}
 
     def statement_logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class AlternatingPairs(PairModel):
         return SharedContext(views)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        """Which tensor of a file each of the model's starts from (`models.checkpoints.adopt`).
+        """Which tensor of a file each of the model's starts from (`models.adopting`).
 
         Args:
             tensors: of a model with single fusion layers, each of which serves as two, or of one with pairs; by our names.

@@ -24,6 +24,7 @@ from models.tasks.classification import Classifier, HeadConfig, MvpClassifier
 from models.tasks.nlvr import AlternatingPairs, ConcatenatedPairs, PairModel
 from parity.case import Case
 from parity.families.mvp import case_config as mvp_config
+from parity.families.mvp import pairs_batch
 from parity.families.shared import Seen, as_tokens, outputs_of, recorded_config, vision_blocks, watching, with_weights
 from parity.family import Built, Computed
 
@@ -120,18 +121,7 @@ def to_batch(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]
 
 def to_mvp_batch(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
     """The arguments of MVP's official forward as a batch of ours."""
-    tags = inputs["input_ids_b"].shape[1]
-    return {
-        "text_ids": inputs["input_ids_a"],
-        "text_mask": inputs["attention_mask_a"].bool(),
-        "text_types": inputs["token_type_ids_a"],
-        "tag_ids": inputs["input_ids_b"],
-        "tag_mask": inputs["attention_mask_b"][:, :tags].bool(),
-        "tag_types": inputs["token_type_ids_b"],
-        "regions": inputs["img_feats"].to(dtype),
-        "region_mask": inputs["attention_mask_b"][:, tags:].bool(),
-        "label": inputs["labels"],
-    }
+    return pairs_batch(inputs, dtype) | {"label": inputs["labels"]}
 
 
 def _model(case: Case, config: ModelConfig) -> Classifier | PairModel:

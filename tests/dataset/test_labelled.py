@@ -151,7 +151,7 @@ def test_images_or_texts_alone_make_batches_without_the_other(folder: Path, text
     reader = classification_reader(config, inputs)
     stream = LabelledTrain(config, reader, text, 32)
     batch = stream.collate([[stream.sample(i, np.random.default_rng(i)) for i in range(2)]], [np.random.default_rng(0)])
-    drawn = {"sample_ids", "group", "negative_draws"} if inputs == "text" else set()
+    drawn = {"sample_ids", "group", "negative_draws", "text_bins"} if inputs == "text" else set()
     assert set(batch) == keys | drawn | {"label"}
     held_out = LabelledSet("test", config.model_copy(update={"test": file}), reader, 32)
     assert set(collate_labelled([held_out[0], held_out[1]], text.tokenizer, 24)) == keys | {"label", "index"}
@@ -164,7 +164,7 @@ def test_other_numbers_of_records_than_published_are_warned_of(folder: Path, tex
     with caplog.at_level(logging.WARNING):
         LabelledTrain(config, statement_reader, text, 32)
         LabelledSet("test", config, statement_reader, 32)
-    assert caplog.messages == ["data.train has 1 records; published are 86373 (data.expected)"]
+    assert caplog.messages == ["data.train: 1 records, the published data has 86,373; results do not compare with published ones"]
 
 
 def test_a_language_has_a_file_and_images_of_its_own(folder: Path) -> None:

@@ -13,6 +13,9 @@ from common.labels import IGNORED
 from models.checkpoints import load_checkpoint
 from models.checkpoints.load import check_checkpoint
 from models.config import FusionConfig
+from models.context import SharedView
+from models.fusion import Group, Layout
+from models.packing import Rows
 from models.tasks.nlvr import AlternatingPairs, ConcatenatedPairs, Nlvr, PairFusion, TextAssignment, assign_images, predict_statements
 from models.vlm import VisionLanguageModel
 from task_batches import pair_batch, small_config
@@ -48,13 +51,13 @@ def test_layers_of_a_pair_look_at_one_image_each_through_the_same_projections() 
     spread(model)
     batch = statements()
     tokens, text = model.encode_images(batch["image"]), model.encode_text(batch["text_ids"], batch["text_mask"])
-    states, layers = text, model.fusion.blocks()
+    states, layers = text.flatten(0, 1), model.fusion.blocks()
+    layout = Layout(Rows(*text.shape[:2]), batch["text_mask"][:, None, None], (Group(1, ROWS, None, False),))
     for number, layer in enumerate(layers):
-        states = layer.attend_to_text(states, batch["text_mask"][:, None, None])
+        states = layer.attend_to_text(states, layout)
         keys, values = layers[number // 2 * 2].project(tokens.split(ROWS)[number % 2])
-        cross = layer.cross_attention_norm(states + layer.cross_attention(states, keys, values, None))
-        states = layer.feed_forward(cross)
-    torch.testing.assert_close(model.fuse_pairs(tokens, text, batch["text_mask"]), states[:, 0])
+        states = layer.feed_forward(layer.attend_to_vision(states, layout, SharedView(keys, values, None, None, None, None)))
+    torch.testing.assert_close(model.fuse_pairs(tokens, text, batch["text_mask"]), states.unflatten(0, (ROWS, -1))[:, 0])
 
 
 def test_each_fusion_layer_of_a_pre_training_file_serves_as_two(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
-"""Models of tasks whose parts start from parts of another name: a layer of the file that serves as two, or as a decoder's."""
+"""Models of tasks whose parts start from parts of another name: a layer of a file that serves as two, or as a decoder's."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
-
-from models.checkpoints.keys import Conversion
 
 
 @runtime_checkable
@@ -28,17 +25,3 @@ def without_other_head(tensors: Mapping[str, Tensor], model: nn.Module, prefix: 
     own = model.state_dict()
     other = any(name in own and own[name].shape != tensor.shape for name, tensor in tensors.items() if name.startswith(prefix))
     return {name: tensor for name, tensor in tensors.items() if not (other and name.startswith(prefix))}
-
-
-def adopted(conversion: Conversion, model: nn.Module) -> Conversion:
-    """A file's tensors under the names of the parts that start from them; unchanged for models that start from the same names."""
-    if not isinstance(model, Adopting):
-        return conversion
-    origins = model.adopt(conversion.tensors)
-    left = {conversion.sources[name]: "this model starts without it" for name in conversion.tensors.keys() - set(origins.values())}
-    return replace(
-        conversion,
-        tensors={name: conversion.tensors[origin] for name, origin in origins.items()},
-        sources={name: conversion.sources[origin] for name, origin in origins.items()},
-        ignored={**conversion.ignored, **left},
-    )
