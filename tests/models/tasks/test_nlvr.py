@@ -52,7 +52,7 @@ def test_layers_of_a_pair_look_at_one_image_each_through_the_same_projections() 
     batch = statements()
     tokens, text = model.encode_images(batch["image"]), model.encode_text(batch["text_ids"], batch["text_mask"])
     states, layers = text.flatten(0, 1), model.fusion.blocks()
-    layout = Layout(Rows(*text.shape[:2]), batch["text_mask"][:, None, None], (Group(1, ROWS, None, False),))
+    layout = Layout(Rows(ROWS, text.shape[1]), batch["text_mask"][:, None, None], (Group(1, ROWS, None, False),))
     for number, layer in enumerate(layers):
         states = layer.attend_to_text(states, layout)
         keys, values = layers[number // 2 * 2].project(tokens.split(ROWS)[number % 2])

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.answering import AnsweringModel
+from models.checkpoints.load import load_checkpoint
 from models.config import DecoderConfig, ModelConfig
 from models.decoder import Memory
 from models.generation import BeamSettings
@@ -163,7 +165,7 @@ def test_classes_leave_out_answers_that_are_none() -> None:
     none = batch | {"answer_labels": torch.full((4,), -100)}
     loss = task({"train": none})["train/answer"]
     loss.backward()
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     answered = Classification()(task.answering, batch["image"], batch["text_ids"], batch["text_mask"])
     assert answered.index is not None
     assert answered.index.tolist() == logits.argmax(dim=1).tolist()
@@ -178,10 +180,6 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 @pytest.mark.parametrize(("layers", "expected"), [(None, [0, 1]), (1, [1])])
 def test_a_decoder_starts_from_the_fusion_layers_and_the_text_encoder(layers: int | None, expected: list[int], tmp_path) -> None:
-    from safetensors.torch import save_file
-
-    from models.checkpoints.load import load_checkpoint
-
     torch.manual_seed(1)
     config = config_of()
     source = VisionLanguageModel(config, ("mlm",))
@@ -198,3 +196,16 @@ def test_a_decoder_starts_from_the_fusion_layers_and_the_text_encoder(layers: in
             assert torch.equal(tensor, layer.state_dict()[name]), name
     assert torch.equal(decoder.embeddings.words.weight, source.text.embedding_weight)
     assert torch.equal(decoder.head.dense.weight, source.mlm_head.dense.weight)
+
+
+def test_a_head_for_other_answers_starts_fresh(tmp_path) -> None:
+    save_file(model_of(classes=5).state_dict(), tmp_path / "model.safetensors")
+    same, other = (load_checkpoint(model_of(classes=classes), tmp_path / "model.safetensors", ["cls_head*"]) for classes in (5, 7))
+    assert same.new == ()
+    assert {name.split(".")[0] for name in other.new} == {"cls_head"}
+
+
+def test_layers_of_the_decoder_are_among_the_blocks_that_are_recomputed_or_compiled() -> None:
+    model = model_of()
+    assert list(model.stacks()[-1]) == model.answer_decoder().blocks()
+    assert len(model_of(classes=5).stacks()) == len(model.stacks()) - 1
