@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
+from dataset.text import Punctuation
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -216,7 +217,7 @@ class RetrievalData(TaskData):
     """File of the split that is reported once; or language -> file."""
     coco_root: str | None = None
     """The folder of COCO's images in xFlickr&CO; null: image_root."""
-    punctuation: Literal["space", "delete"] = "space"
+    punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
     expected: CaptionCounts = CaptionCounts()
     """Other numbers of captions are warned about."""
@@ -227,3 +228,48 @@ class GroundingData(TaskData):
     """Referring expressions: [{image, text, ref_id, bbox: [x, y, w, h], width, height}], boxes in pixels."""
 
     augmentation: BoxAugmentationConfig = BoxAugmentationConfig()
+
+
+class LanguageSplit(Settings):
+    """A further test set, such as that of a language."""
+
+    file: str
+    """JSON or JSON-lines file."""
+    image_root: str | None = None
+    """null: as for the other files."""
+
+
+class LabelledData(TaskData):
+    """What data sets of labelled records have. Files may be JSON lists or JSON lines."""
+
+    languages: dict[str, LanguageSplit] = {}
+    """Name -> a further test set, whose numbers are reported under its name, and their mean as mean/accuracy."""
+    punctuation: Punctuation = "space"
+    """What becomes of punctuation: a space, or nothing (X-VLM)."""
+    expected: dict[str, Positive] = {}
+    """Published number of records: of train, validation, test or a language. Another number is warned of."""
+    augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
+
+
+class StatementData(LabelledData):
+    """Statements about two images: [{sentence, label: "True" or "False", images: [path, path], identifier (optional)}], or the layouts of
+    NLVR2 ({identifier, sentence, label, directory}) and MaRVL ({caption, label, left_img, right_img, concept})."""
+
+
+class RecordKeys(Settings):
+    """How the keys of a record are called."""
+
+    image: str = "image"
+    """Path below image_root; a name without an ending is that of a .jpg."""
+    text: str = "text"
+    label: str = "label"
+
+
+class ClassificationData(LabelledData):
+    """Labelled images, texts, or texts with images: [{image, text, label}], or other keys."""
+
+    labels: list[str]
+    """Names of the labels; their order is that of the classes."""
+    skip_labels: list[str] = []
+    """Labels whose records are left out: "-" in SNLI, where annotators disagree."""
+    keys: RecordKeys = RecordKeys()

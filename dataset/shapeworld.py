@@ -4,6 +4,7 @@
     OUT/shards/regions-*.tar    training scenes with captions and region phrases with boxes (`region_text` stream)
     OUT/images/{train,val,test}/KEY.png
     OUT/retrieval_{train,val,test}.json, OUT/grounding_{train,val,test}.json    image paths relative to OUT/images
+    OUT/vqa_{train,val,test}.json, OUT/vqa_answers.json                         questions with answers, and all answers
     OUT/tokenizer/              WordPiece vocabulary of the training texts
     OUT/meta.json               parameters, a probe of the generating code, counts, SHA-256 of all the above; written last
 
@@ -27,6 +28,7 @@ import numpy as np
 
 from common.errors import UserError
 from dataset.shapeworld_draw import draw
+from dataset.shapeworld_questions import ANSWERS, question_record, questions
 from dataset.shapeworld_sample import make_scene
 from dataset.shapeworld_scene import Scene, scene_rng
 from dataset.shapeworld_text import captions, expressions, region_elements
@@ -39,7 +41,8 @@ ENTRIES = (
     "shards",
     "images",
     "tokenizer",
-    *(f"{task}_{split}.json" for task in ("retrieval", "grounding") for split in SPLITS),
+    *(f"{task}_{split}.json" for task in ("retrieval", "grounding", "vqa") for split in SPLITS),
+    "vqa_answers.json",
 )
 UNFINISHED = ".unfinished"
 PROBES = 16
@@ -56,8 +59,9 @@ class SplitRecords:
 
     retrieval: list[dict[str, Any]] = field(default_factory=list)
     grounding: list[dict[str, Any]] = field(default_factory=list)
+    vqa: list[dict[str, Any]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    """Every text of the split, for the vocabulary."""
+    """Every text of the split but the questions, for the vocabulary."""
 
 
 def write_shapeworld(out: Path, seed: int, train: int = 6000, validation: int = 200, test: int = 500, size: int = 48) -> None:
@@ -130,9 +134,10 @@ def _probe(seed: int, size: int) -> str:
     digest = hashlib.sha256()
     for index in range(PROBES):
         scene = make_scene(seed, "probe", index, size)
-        rngs = {purpose: scene_rng(seed, "probe", index, purpose) for purpose in ("captions", "regions", "expressions")}
+        rngs = {purpose: scene_rng(seed, "probe", index, purpose) for purpose in ("captions", "regions", "expressions", "questions")}
         texts = [captions(scene, rngs["captions"]), region_elements(scene, rngs["regions"])]
         texts.append([text for _, _, text in expressions(scene, 3, rngs["expressions"])])
+        texts.append([list(asked) for asked in questions(scene, 4, rngs["questions"])])
         digest.update(draw(scene).tobytes() + json.dumps(texts).encode())
     return digest.hexdigest()[:16]
 
@@ -147,7 +152,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _write_all(folder: Path, seed: int, scenes: dict[str, int], size: int) -> dict[str, int]:
     """Write every file but meta.json; returns how much of what there is."""
-    counts = {"scenes": sum(scenes.values()), "captions": 0, "regions": 0, "expressions": 0}
+    counts = {"scenes": sum(scenes.values()), "captions": 0, "regions": 0, "expressions": 0, "questions": 0}
     texts: list[str] = []
     start = time.monotonic()
     for split, count in scenes.items():
@@ -161,8 +166,11 @@ def _write_all(folder: Path, seed: int, scenes: dict[str, int], size: int) -> di
             _write_split(folder, seed, split, count, size, records, None)
         _write_json(folder / f"retrieval_{split}.json", records.retrieval)
         _write_json(folder / f"grounding_{split}.json", records.grounding)
+        _write_json(folder / f"vqa_{split}.json", records.vqa)
+        counts["questions"] += len(records.vqa)
         counts["expressions"] += len(records.grounding)
         counts["captions"] += sum(1 if split == "train" else len(record["caption"]) for record in records.retrieval)
+    _write_json(folder / "vqa_answers.json", ANSWERS)
     train_wordpiece(texts, folder / "tokenizer", VOCABULARY)
     logger.info("wrote %d scenes in %.1f s", counts["scenes"], time.monotonic() - start)
     return counts
@@ -181,6 +189,7 @@ def _write_split(
         sentences = captions(scene, scene_rng(seed, split, index, "captions"))
         _add_retrieval(records, split, key, index, sentences)
         _add_grounding(records, scene, seed, split, key, index)
+        _add_questions(records, scene, seed, split, key, index)
         if shards is not None:
             elements = region_elements(scene, scene_rng(seed, split, index, "regions"))
             shards[0].write(key, picture, {"caption": sentences}, extension="png")
@@ -211,6 +220,13 @@ def _add_grounding(records: SplitRecords, scene: Scene, seed: int, split: str, k
         record |= {"width": scene.size, "height": scene.size, "candidates": boxes, "kind": reference.kind}
         records.grounding.append(record)
         records.texts.append(text)
+
+
+def _add_questions(records: SplitRecords, scene: Scene, seed: int, split: str, key: str, index: int) -> None:
+    """Four questions about a training scene, two about any other."""
+    rng = scene_rng(seed, split, index, "questions")
+    asked = questions(scene, 4 if split == "train" else 2, rng)
+    records.vqa += [question_record(item, f"{split}/{key}.png", len(records.vqa) + place) for place, item in enumerate(asked)]
 
 
 def _element_texts(element: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from engine.launch import ROOT, TASKS, Entry, Parser, Start, add_override_option
 from engine.launch.plan import add_plan_options, make_plan
 from engine.launch.sbatch import add_job_options, job_of, sbatch_file
 
+PUBLISHED = "configs/published"
 USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=VALUE ...] [--nproc N] [--max-restarts N]
                      [--nnodes N --rdzv HOST:PORT]
        python run.py sbatch --task TASK --config FILE --output_dir DIR --nodes N --gpus N [--set KEY=VALUE ...] [--out FILE]
@@ -19,6 +20,7 @@ USAGE = """python run.py --task TASK --config FILE --output_dir DIR [--set KEY=V
        python run.py bench --config FILE [--stages [MEASURE]] [--compare KEY=A,B ...] [--set KEY=VALUE ...]
        python run.py plan --config FILE --memory 80G [--gpus N] [--mfu SHARE] [--device NAME] [--set KEY=VALUE ...] [--out FILE]
        python run.py schema [--out FILE]
+       python run.py report RUN_DIR ... [--all] [--markdown]
        python run.py list"""
 
 
@@ -45,6 +47,7 @@ def _dispatch(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
         "plan": _plan,
         "schema": _schema,
         "sbatch": _sbatch,
+        "report": _report,
         "list": _list,
     }
     if not given or given[0].startswith("-"):
@@ -126,6 +129,23 @@ def _schema(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     return 0
 
 
+def _report(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
+    parser = Parser(prog="run.py report", description="Finished runs beside the published numbers they repeat.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN_DIR", help="output folders of finished runs")
+    parser.add_argument("--all", action="store_true", help="also published numbers that no run repeats")
+    parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    options = parser.parse(given)
+    from engine.reporting import LEGEND, report_tables
+    from evaluation.tables import markdown, plain_text
+
+    if not options.runs and not options.all:
+        raise UserError("run.py report: name the folders of finished runs, or --all for the published numbers alone.")
+    for title, table in report_tables(options.runs, root / PUBLISHED, options.all):
+        print(f"{title}\n\n{(markdown if options.markdown else plain_text)(table)}\n")
+    print(LEGEND)
+    return 0
+
+
 def _write(text: str, out: Path | None) -> None:
     if out is None:
         print(text, end="")
@@ -140,7 +160,7 @@ def _list(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
     Parser(prog="run.py list", description="Show tasks and recipes.", allow_abbrev=False).parse(given)
     print("Tasks")
     for name, entry in tasks.items():
-        print(f"  {name:<12} {entry.summary}")
+        print(f"  {name:<14} {entry.summary}")
     print("Recipes")
     names = [(str(file.relative_to(root)), _headline(file)) for file in recipes(root)]
     width = max((len(name) for name, _ in names), default=0)
@@ -150,8 +170,8 @@ def _list(given: list[str], tasks: Mapping[str, Entry], root: Path) -> int:
 
 
 def recipes(root: Path) -> list[Path]:
-    """All config files of the project."""
-    return sorted((root / "configs").rglob("*.yaml"))
+    """All config files of the project; published numbers are none."""
+    return sorted(file for file in (root / "configs").rglob("*.yaml") if file.parent != root / PUBLISHED)
 
 
 def _headline(file: Path) -> str:

@@ -16,6 +16,7 @@ class MetricLabel:
     """Metrics with the same chart are drawn in one picture; empty: a picture of its own."""
 
 
+VQA_KINDS = ("yes_no", "number", "other")
 LABELS: dict[str, MetricLabel] = {
     **{f"tr_r{k}": MetricLabel(f"TR R@{k}", "%", 1, "Image to text") for k in (1, 5, 10)},
     "tr_mean": MetricLabel("TR mean", "%", 1, "Recall means"),
@@ -27,6 +28,11 @@ LABELS: dict[str, MetricLabel] = {
     "itc_r_mean": MetricLabel("mean recall, features only", "%", 1, "Before re-ranking"),
     "accuracy": MetricLabel("accuracy, IoU >= 0.5", "%", 1, "Accuracy"),
     "accuracy_inclusive": MetricLabel("accuracy, official IoU", "%", 1, "Accuracy"),
+    "acc": MetricLabel("accuracy", "%", 1, "Right answers"),
+    "consistency": MetricLabel("consistency", "%", 1, "Right answers"),
+    "vqa_accuracy": MetricLabel("VQA accuracy", "%", 1, "VQA accuracy"),
+    **{f"vqa_accuracy_{kind}": MetricLabel(f"VQA accuracy, {kind.replace('_', '/')}", "%", 1, "VQA accuracy") for kind in VQA_KINDS},
+    "exact_match": MetricLabel("exact match", "%", 1, "Exact match"),
     "mean_iou": MetricLabel("mean IoU", "", 3, "Mean IoU"),
 }
 

@@ -239,12 +239,33 @@ class Savings(Settings):
     """Hard negatives are drawn for all rows at once, on the device; false: row by row, the host waiting for each."""
 
 
+EmbeddingsFrom = Literal["text", "output", "nothing"]
+
+
+class DecoderConfig(Settings):
+    """A left-to-right decoder over fused texts; width, heads and vocabulary are those of the encoders, and so is what is null here."""
+
+    layers: int | None = None
+    """Number of layers; null: as many as the fusion encoder has. Half as many start from every other one of its layers."""
+    positions: Literal["bert", "roberta"] | None = None
+    """Where positions start: at 0, or behind the padding id. Models with a fusion encoder of BERT layers over XLM-R have bert."""
+    max_positions: int | None = None
+    type_vocab_size: int | None = None
+    embeddings_from: EmbeddingsFrom = "text"
+    """What embeddings and head start from, where a checkpoint holds no decoder. text: the text encoder's embeddings and the masked-LM head
+    (X-VLM, X2-VLM, CCLM). output: the output matrix of that head as word embeddings, and what
+    else of embeddings the fusion encoder has (X-FM). nothing: they start fresh (the published code
+    of CCLM on X2-VLM)."""
+
+
 class ModelConfig(Settings):
     """A vision-language model of the X-VLM family."""
 
     vision: VisionConfig = Beit2Config()
     text: TextConfig = TextConfig()
     fusion: FusionConfig = FusionConfig()
+    decoder: DecoderConfig | None = None
+    """Only tasks that write texts have one; null: as the encoders."""
     projection_dim: int = 256
     """Width of the contrastive features."""
     temperature: float = 0.07

@@ -3,6 +3,8 @@
 Shapes: H width, V vocabulary.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,13 @@ from torch.nn import functional as F
 def mlp_head(inputs: int, outputs: int) -> nn.Sequential:
     """Linear to twice the width, LayerNorm, GELU, Linear: the head of matching, box and classification (official `build_mlp`)."""
     return nn.Sequential(nn.Linear(inputs, 2 * inputs), nn.LayerNorm(2 * inputs), nn.GELU(), nn.Linear(2 * inputs, outputs))
+
+
+def deep_head(inputs: int, outputs: int) -> nn.Sequential:
+    """Five linear layers of widths 2, 4, 2 and 1 times the input's between, each followed by LayerNorm and GELU (X-FM on images)."""
+    widths = [inputs, 2 * inputs, 4 * inputs, 2 * inputs, inputs]
+    hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.LayerNorm(b), nn.GELU())]
+    return nn.Sequential(*hidden, nn.Linear(inputs, outputs))
 
 
 class MaskedLMHead(nn.Module):

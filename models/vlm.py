@@ -4,7 +4,7 @@ CCLM (2206.00621) and X-FM (2301.05065). Which encoders and heads is a matter of
 Shapes: B images, R texts, N patches, L text tokens, M masked positions, D vision width, H text width, E feature width, V vocabulary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -73,9 +73,13 @@ class VisionLanguageModel(nn.Module):
         """Of the parameters."""
         return self.fusion.layers[0].get_parameter("mlp_norm.weight").dtype
 
+    def stacks(self) -> list[Sequence[nn.Module]]:
+        """The transformer blocks of each encoder, in order, those of the vision encoder first."""
+        return [self.vision.blocks(), self.text.blocks(), self.fusion.blocks()]
+
     def blocks(self) -> list[nn.Module]:
         """All transformer blocks: the units that are compiled, recomputed or sharded by themselves."""
-        return [*self.vision.blocks(), *self.text.blocks(), *self.fusion.blocks()]
+        return [block for stack in self.stacks() for block in stack]
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] or clips [B, T, 3, H, W], bytes or normalised, to tokens [B, 1+N, D]; see

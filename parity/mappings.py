@@ -6,32 +6,63 @@ adapter must give a fine-tuned tensor the name that it gives its source.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from models.checkpoints.bert_keys import TEXT_SPELLINGS, first_fusion_layer, stack_depth
+from models.checkpoints.bert_keys import DECODERS, TEXT_SPELLINGS, first_fusion_layer, stack_depth
 from models.checkpoints.cclm import SplitX2vlm, without_text_encoder
 from models.checkpoints.joint import joint_table
 from models.checkpoints.keys import KeyTable
 from models.checkpoints.vision_keys import vision_kind
 from models.checkpoints.xfm import Xfm
-from models.config import Beit2Config, ClipVitConfig, FusionConfig, ModelConfig, SwinConfig, TextConfig, VisionConfig
+from models.config import (
+    Beit2Config,
+    ClipVitConfig,
+    DecoderConfig,
+    EmbeddingsFrom,
+    FusionConfig,
+    ModelConfig,
+    SwinConfig,
+    TextConfig,
+    VisionConfig,
+)
+from models.decoder import decoder_sources
+from models.tasks.nlvr import single_layer
 from parity.compare import Finding
 
 Table = Callable[[ModelConfig], KeyTable]
+
+
+def _pairs_table(config: ModelConfig) -> KeyTable:
+    """Of a model whose fusion layers come in pairs: both of a pair under the name of the layer that they start from."""
+    table = joint_table(config)
+    return replace(table, prefixes=tuple((official, single_layer(ours)) for official, ours in table.prefixes))
+
+
 TABLES: dict[str, Table] = {"XVLM": joint_table, "XFM": Xfm().table, "CrossViewLM": SplitX2vlm().table}
 """Classes of checkpoints."""
 TARGETS: dict[str, Table] = {
     "XVLMForRetrieval": joint_table,
     "XVLMForGrounding": joint_table,
+    "XVLMForNLVR": joint_table,
+    "nlvr": _pairs_table,
     "retrieval": joint_table,
     "bbox": joint_table,
     "XFMForRetrieval": Xfm().table,
+    "XFMForNLVR": Xfm().table,
     "CrossViewLM": SplitX2vlm().table,
     "XVLMPlusForRetrieval": SplitX2vlm().table,
+    "XVLMPlusForMARVL": SplitX2vlm().table,
+    "XVLMForVQA": joint_table,
+    "vqa": joint_table,
+    "XFMForVQA": Xfm().table,
+    "XVLMPlusForVQA": SplitX2vlm().table,
 }
 """Classes that start from one and whose task is here."""
+EMBEDDINGS_FROM: dict[str, EmbeddingsFrom] = {"XFMForVQA": "output", "XVLMPlusForVQA": "nothing"}
+"""Classes whose decoder does not begin with the text encoder's embeddings."""
 TEXT_FILE = "TEXTFILE:"
 """How a recording marks names of a pretrained text model that replaces the checkpoint's."""
 FUSION_STACKS = ("cross_encoder.", "cross_encoder.bert.", "fusion_encoder.roberta.", "fusion_encoder.")
@@ -48,12 +79,30 @@ def check_mappings(recorded: Mapping[str, Mapping[str, Any]]) -> tuple[list[Find
             uncovered.append(pair)
             continue
         sources = {name: _sources(name, value) for name, value in entry["map"].items()}
-        table = TARGETS[classes[2]](config_of_names(sources))
+        config = _with_decoder(config_of_names(sources), sources, classes[2])
+        table, starts = TARGETS[classes[2]](config), decoder_sources(config) if config.decoder is not None else {}
         origin = _origins({source for names in sources.values() for source in names}, TABLES[classes[1]])
-        wrong = [name for name, names in sources.items() if not _starts_from(table.to_ours(name), names, origin)]
+        wrong = [name for name, names in sources.items() if not _starts_from(_start(table.to_ours(name), starts), names, origin)]
         problem = f"{len(wrong)} of {len(sources)} tensors start from elsewhere, first {wrong[0]}" if wrong else ""
         findings.append(Finding("checkpoints", pair, "", 0.0, 0.0, 0.0, problem))
     return findings, uncovered
+
+
+def _start(place: str | None, starts: Mapping[str, str]) -> str | None:
+    """The name here of what a tensor starts from: of a decoder another one; its own where nothing in a checkpoint is for it."""
+    return starts.get(place, place) if place is not None else None
+
+
+def _with_decoder(config: ModelConfig, names: Iterable[str], target: str) -> ModelConfig:
+    """The model with the decoder that official names tell of."""
+    present = set(names)
+    stack = next((stack for stack in DECODERS if stack_depth(present, stack)), None)
+    if stack is None:
+        return config
+    positions = "roberta" if "roberta" in stack else "bert"
+    layers, origin = stack_depth(present, stack), EMBEDDINGS_FROM.get(target, "text")
+    text = config.text.model_copy(update={"width": config.vision.width, "heads": 1})  # recorded models have images as wide as texts
+    return config.model_copy(update={"text": text, "decoder": DecoderConfig(layers=layers, positions=positions, embeddings_from=origin)})
 
 
 def _sources(name: str, recorded: list[str] | str) -> list[str]:

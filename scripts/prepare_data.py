@@ -1,6 +1,7 @@
 """Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
 
     python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 320
+    python scripts/prepare_data.py easy_vqa --out data/easy_vqa
 
 Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 
 from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
+from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
 from dataset.prepare.pack import PackOptions
 from dataset.prepare.progress import Progress
 
@@ -49,9 +51,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     coco.add_argument("--split", default="train2017", help="split that is trained on (default: %(default)s)")
     coco.add_argument("--val_split", default="val2017", help='validation split, "none" for none (default: %(default)s)')
     coco.set_defaults(run=run_coco)
+    easy_vqa = data_sets.add_parser("easy_vqa", help="easy-VQA, from the package easy-vqa: pictures of shapes with questions")
+    easy_vqa.add_argument("--root", type=Path, help="the package's folder data (default: that of the installed package)")
+    easy_vqa.add_argument("--out", type=Path, required=True, help="folder to write")
+    easy_vqa.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
+    easy_vqa.set_defaults(run=run_easy_vqa)
     options = parser.parse_args(arguments)
     for name in ("resize", "quality", "max_samples", "vocab_size"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
+        if getattr(options, name, None) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
     return options
 
@@ -74,7 +81,16 @@ def run_coco(options: argparse.Namespace) -> None:
         max_bad=options.max_bad,
         overwrite=options.overwrite,
     )
-    counts = prepare_coco(request, Progress)["counts"]
+    show_counts(prepare_coco(request, Progress)["counts"])
+
+
+def run_easy_vqa(options: argparse.Namespace) -> None:
+    """Prepare easy-VQA and say what came of it."""
+    show_counts(prepare_easy_vqa(EasyVqaRequest(options.out, options.root, options.overwrite))["counts"])
+
+
+def show_counts(counts: dict[str, int]) -> None:
+    """A line each."""
     for name, count in counts.items():
         print(f"{count:>10,}  {name.replace('_', ' ')}")
 

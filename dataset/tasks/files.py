@@ -12,6 +12,33 @@ from dataset.streams.base import TextSide
 logger = logging.getLogger(__name__)
 
 
+def read_records(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The records of a JSON list or of a file of JSON lines, told apart by how the file begins; each with its place, for messages.
+
+    Raises:
+        UserError: the file is missing, empty or not of JSON objects.
+    """
+    try:
+        with file.open(encoding="utf-8") as opened:
+            lines = opened.read(64).lstrip().startswith("{")
+            opened.seek(0)
+            numbered = [(number, line) for number, line in enumerate(opened, 1) if line.strip()] if lines else []
+    except (OSError, UnicodeDecodeError):
+        lines, numbered = False, []
+    if not lines:
+        return [(f"{file}, record {number}", record) for number, record in enumerate(read_json_list(file, ()))]
+    records: list[tuple[str, dict[str, Any]]] = []
+    for number, line in numbered:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file}, line {number}: not JSON ({error}).") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{file}, line {number}: not a JSON object.")
+        records.append((f"{file}, line {number}", record))
+    return records
+
+
 def read_json_list(file: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
     """The records of a JSON file.
 
@@ -68,7 +95,11 @@ class JsonStream:
         self.images_per_batch = self.rows_per_batch = config.batch_size
         self.groups = config.groups
         files = [config.train] if isinstance(config.train, str) else config.train
-        self.records = [(file, *numbered) for file in files for numbered in enumerate(read_json_list(Path(file), required))]
+        self.records = [(file, *numbered) for file in files for numbered in enumerate(self.read(Path(file), required))]
+
+    def read(self, file: Path, required: tuple[str, ...]) -> list[Any]:
+        """The records of a file."""
+        return read_json_list(file, required)
 
     def __len__(self) -> int:
         return len(self.records)

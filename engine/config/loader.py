@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from common.errors import UserError
 from engine.config.document import Document, KeyPath, Origin, dotted, merge, nearest_origin, parse_yaml, read_document, shown
 from engine.config.errors import user_error
-from engine.config.schema import SCHEMAS, RunConfig
+from engine.config.schema import RunConfig
+from engine.config.schemas import SCHEMAS
 from engine.config.suggest import did_you_mean
 from engine.config.variables import interpolate
 

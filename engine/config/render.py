@@ -8,7 +8,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
 from engine.config.loader import LoadedConfig
-from engine.config.schema import SCHEMAS, RunConfig
+from engine.config.schema import RunConfig
+from engine.config.schemas import SCHEMAS
 from engine.config.variables import escape
 
 

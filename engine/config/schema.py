@@ -1,5 +1,6 @@
 """What may stand in a run's config: one class a task, all strict."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,17 +14,20 @@ from dataset.config import (
     RetrievalData,
     StorageSettings,
     StreamConfig,
+    TaskData,
     TokenizerConfig,
 )
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+StreamSettings = StreamConfig | TaskData
+"""What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
 Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
 
 
@@ -184,8 +188,22 @@ class LoggerSettings(Settings):
     wandb: WandbSettings | None = None
 
 
+class PublishedRow(Settings):
+    """The published numbers that a run repeats; names as in configs/published/."""
+
+    paper: str
+    model: str
+    data: str
+    task: str
+    metrics: dict[str, str] = {}
+    """Published name of a metric -> its name in this run's metrics.json, where they differ."""
+
+
 class ReportSettings(Settings):
-    """report.html."""
+    """report.html, and `run.py report`."""
+
+    published: PublishedRow | None = None
+    """What `run.py report` compares the run with."""
 
     samples: Whole = 8
     """Images shown in each of its panels."""
@@ -276,7 +294,7 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
 
@@ -313,7 +331,7 @@ class PretrainConfig(RunConfig):
         raise_problems(problems)
         return self
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The streams."""
         return dict(self.streams)
 
@@ -330,7 +348,7 @@ class RetrievalConfig(RunConfig):
     loss_weights: RetrievalWeights = RetrievalWeights()
     evaluation: RetrievalEvaluation = RetrievalEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The training pairs."""
         return {"train": self.data}
 
@@ -347,14 +365,10 @@ class GroundingConfig(RunConfig):
     loss_weights: GroundingWeights = GroundingWeights()
     evaluation: GroundingEvaluation = GroundingEvaluation()
 
-    def batches(self) -> dict[str, StreamConfig | RetrievalData | GroundingData]:
+    def batches(self) -> Mapping[str, StreamSettings]:
         """The referring expressions."""
         return {"train": self.data}
 
     def objective_names(self) -> set[str]:
         """Box regression only."""
         return {"box"}
-
-
-SCHEMAS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "retrieval": RetrievalConfig, "grounding": GroundingConfig}
-"""The config class of each task."""

@@ -12,20 +12,28 @@ from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
+from dataset.tasks.classification import classification_reader
 from dataset.tasks.galleries import GallerySource, gallery_sources
 from dataset.tasks.grounding import GroundingSet
+from dataset.tasks.labelled import LabelledSet
+from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
+from engine.config.classification import ClassificationConfig
+from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
-from engine.tasks import open_stream
+from engine.config.validate_vqa import vqa_sets
+from engine.config.vqa import VqaConfig
+from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
-from models.vlm import HEADS, Head, VisionLanguageModel
+from models.vlm import HEADS, VisionLanguageModel
 
 SAMPLES = 8
 """Records of each source that are read, spread over it."""
 
 Check = Callable[[], Iterator[str]]
+HeldOut = RetrievalGallery | GroundingSet | LabelledSet
 
 
 def validate_run(config: RunConfig, world: int = 1) -> list[str]:
@@ -64,20 +72,32 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         problems.append("The training data was not checked, because that needs the tokenizer.")
     for name, open_set in _held_out(config).items():
         run(lambda name=name, open_set=open_set: _evaluation(name, open_set))
+    if isinstance(config, VqaConfig):
+        run(lambda: vqa_sets(config))
     if problems:
         raise UserError("\n".join(problems))
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
 
 
 def _model(config: RunConfig, built: list[VisionLanguageModel]) -> Iterator[str]:
-    wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
-    heads: list[Head] = [head for head in HEADS if head in wanted]
     with torch.device("meta"):  # shapes alone, no memory
-        built.append(VisionLanguageModel(config.model, heads))
+        built.append(make_task(config).model)
     vision = config.model.vision
     parameters = sum(parameter.numel() for parameter in built[0].parameters())
     grid = f"{vision.grid} x {vision.grid}"
-    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(heads)}"
+    yield f"model: {parameters:,} parameters; images of {vision.image_size} pixels as {grid} patches; heads {', '.join(_heads(config))}"
+
+
+def _heads(config: RunConfig) -> list[str]:
+    """What the model has beside its encoders."""
+    if isinstance(config, NlvrConfig):
+        return ["text assignment"] if config.assignment is not None else [f"statements, {config.pair_fusion}"]
+    if isinstance(config, ClassificationConfig):
+        return [f"{config.head.classes} classes of {config.head.inputs.replace('_', ' and ')}"]
+    if isinstance(config, VqaConfig):
+        return ["classes of answers" if config.evaluation.mode == "classify" else "answer decoder"]
+    wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
+    return [head for head in HEADS if head in wanted]
 
 
 def _engine(config: RunConfig, world: int) -> Iterator[str]:
@@ -154,7 +174,7 @@ def _try_samples(stream: Stream, seed: int) -> list[str]:
     return bad
 
 
-def _held_out(config: RunConfig) -> dict[str, Callable[[], RetrievalGallery | GroundingSet]]:
+def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
     """The evaluation sets, by key, each with what opens it."""
     size = config.model.vision.image_size
     retrieval: dict[str, GallerySource] = {}
@@ -172,18 +192,36 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], RetrievalGallery | Gr
     elif isinstance(config, GroundingConfig):
         files = {"data.validation": config.data.validation, "data.test": config.data.test}
         grounding |= {key: (file, config.data.image_root) for key, file in files.items()}
-    return {
+    return _labelled_sets(config) | {
         **{key: lambda source=source: RetrievalGallery(source, size) for key, source in retrieval.items()},
         **{key: lambda file=file, root=root: GroundingSet(Path(file), Path(root), size) for key, (file, root) in grounding.items()},
     }
 
 
-def _evaluation(key: str, open_set: Callable[[], RetrievalGallery | GroundingSet]) -> Iterator[str]:
+def _labelled_sets(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
+    """Those of statements about two images, and of classification."""
+    size = config.model.vision.image_size
+    if isinstance(config, NlvrConfig) and config.data is not None:
+        data, read = config.data, statement_reader
+    elif isinstance(config, ClassificationConfig):
+        data, read = config.data, classification_reader(config.data, config.head.inputs)
+    else:
+        return {}
+    names = {"validation": "data.validation", "test": "data.test", **{name: f"data.languages.{name}" for name in data.languages}}
+    return {key: lambda split=split: LabelledSet(split, data, read, size) for split, key in names.items()}
+
+
+def _evaluation(key: str, open_set: Callable[[], HeldOut]) -> Iterator[str]:
     """Open a set and read its first and last item: files that moved are usually all gone."""
     held_out = open_set()
-    items = held_out if isinstance(held_out, GroundingSet) else held_out.images
+    items = held_out.images if isinstance(held_out, RetrievalGallery) else held_out
     count = len(items)  # pyright: ignore[reportArgumentType]
     for index in {0, count - 1}:
         items[index]
-    texts = "" if isinstance(held_out, GroundingSet) else f" and {len(held_out.texts):,} texts"
-    yield f"{key}: {count:,} {'expressions' if isinstance(held_out, GroundingSet) else 'images'}{texts}"
+    match held_out:
+        case RetrievalGallery():
+            yield f"{key}: {count:,} images and {len(held_out.texts):,} texts"
+        case GroundingSet():
+            yield f"{key}: {count:,} expressions"
+        case LabelledSet():
+            yield f"{key}: {count:,} labelled records"

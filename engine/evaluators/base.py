@@ -88,6 +88,7 @@ class Probes:
             [panel for panels in found for panel in panels.boxes],
             [panel for panels in found for panel in panels.retrieval],
             [panel for panels in found for panel in panels.attention],
+            [panel for panels in found for panel in panels.answers],
         )
 
 

@@ -40,6 +40,9 @@ TASKS: dict[str, Entry] = {
     "pretrain": Entry(ROOT / "Pretrain.py", "Pre-train on images, regions and their texts."),
     "retrieval": Entry(ROOT / "Retrieval.py", "Fine-tune and evaluate image-text retrieval, both ways."),
     "grounding": Entry(ROOT / "Grounding.py", "Fine-tune and evaluate visual grounding: the box of a referring expression."),
+    "nlvr": Entry(ROOT / "NLVR.py", "Fine-tune and evaluate statements about two images: NLVR2, MaRVL."),
+    "classification": Entry(ROOT / "Classification.py", "Fine-tune and evaluate labels of images, texts or both: SNLI-VE, XVNLI."),
+    "vqa": Entry(ROOT / "VQA.py", "Fine-tune and evaluate visual question answering: by ranking, writing or choosing answers."),
 }
 
 

@@ -156,8 +156,7 @@ class FakeStep:
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = self._fake(buffer)
-        model = task.model
-        recompute_blocks([model.vision.blocks(), model.text.blocks(), model.fusion.blocks()], recomputed)
+        recompute_blocks(task.model.stacks(), recomputed)
         return task.train()
 
     def memory(self, shapes: Shapes, recomputed: Recomputed = False) -> StepMemory:

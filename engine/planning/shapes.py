@@ -12,8 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from dataset.config import GroundingData, MaskingConfig, RegionTextStream, StreamConfig
 from engine.config.schema import RunConfig
+
+PLANNED = ("pretrain", "retrieval", "grounding")
+"""Tasks whose batches are of the shapes that are known here."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,14 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
     """The batch of a whole optimizer step over all GPUs.
 
     Args:
-        config: of any task.
+        config: of one of the tasks in `PLANNED`.
         lengths: of texts; None: as long as any text can be.
+
+    Raises:
+        UserError: it is not known what batches of the task look like.
     """
+    if config.task not in PLANNED:
+        raise UserError(f"There is no plan of the task {config.task} yet; there are plans of {', '.join(PLANNED)}.")
     longest = config.tokenizer.max_tokens
     shapes: dict[str, StreamShape] = {}
     for name, settings in config.batches().items():

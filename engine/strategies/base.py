@@ -150,11 +150,10 @@ class Strategy:
         if kind == "auto":
             kind = "math" if self.device.type == "cpu" else "fused"
         use_attention(model, kind)
-        encoders = [model.vision.blocks(), model.text.blocks(), model.fusion.blocks()]
-        recompute_blocks(encoders, self.settings.activation_checkpointing)
+        vision, *others = model.stacks()
+        recompute_blocks([vision, *others], self.settings.activation_checkpointing)
         if self.settings.compile:
-            vision = model.vision.blocks()
-            compile_blocks(vision, [*model.text.blocks(), *model.fusion.blocks()], graphs=self.settings.compile == "graphs")
+            compile_blocks([*vision], [block for stack in others for block in stack], graphs=self.settings.compile == "graphs")
 
 
 def join_group(timeout: timedelta | None) -> None:

@@ -21,6 +21,7 @@ from engine.optimizer import load_optimizer_tensors
 from engine.strategies.base import DEPRECATED, join_group
 from engine.strategies.native import Native
 from engine.strategies.scalars import lengthen_scalars
+from models.fusion import FusionLayer
 from models.tasks.base import Task
 from models.vlm import VisionLanguageModel
 
@@ -51,8 +52,9 @@ class FullySharded(Native):
         self.task = task
         self.wrapped, prepared = self.accelerator.prepare(task, optimizer)
         self.optimizer = prepared.optimizer
-        for layer in task.model.fusion.blocks():
-            register_fsdp_forward_method(layer, "project")  # called from outside of the layer's forward
+        for layer in task.model.blocks():
+            if isinstance(layer, FusionLayer):
+                register_fsdp_forward_method(layer, "project")  # called from outside of the layer's forward
 
     def _whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -18,7 +18,7 @@ from common.files import replace_file
 from evaluation.labels import format_metric, metric_label
 from evaluation.report import curves, pictures
 from evaluation.report.history import METRICS_LINES, History, read_history
-from evaluation.report.panels import AttentionPanel, BoxPanel, ReportPanels, RetrievalPanel
+from evaluation.report.panels import AnswerPanel, AttentionPanel, BoxPanel, ReportPanels, RetrievalPanel
 from evaluation.report.skipped import skipped_by_stream
 from evaluation.report.stages import stage_picture
 from evaluation.tables import RunResult, metrics_table, read_result
@@ -80,6 +80,7 @@ def write_report(run_dir: Path, panels: ReportPanels) -> Path:
         boxes=[_box_view(panel) for panel in panels.boxes],
         retrieval=[_retrieval_view(panel) for panel in panels.retrieval],
         attention=[_attention_view(panel) for panel in panels.attention],
+        answers=[_answer_view(panel) for panel in panels.answers],
         config=config_text,
         command=shlex.join(map(str, environment.get("command") or [])),
         versions=_versions(environment),
@@ -183,6 +184,18 @@ def _retrieval_view(panel: RetrievalPanel) -> dict[str, Any]:
     ]
     right = next((rank for rank, found in enumerate(panel.images, start=1) if found.correct), None)
     return {"text": panel.text, "hits": hits, "right": right}
+
+
+def _answer_view(panel: AnswerPanel) -> dict[str, Any]:
+    return {
+        "uri": pictures.image_uri(panel.image, RETRIEVAL_SIDE),
+        "question": panel.question,
+        "answer": panel.answer,
+        "given": panel.given,
+        "confidence": f"{panel.confidence:.2f}",
+        "outcome": None if panel.score is None else ("right" if panel.score >= 0.5 else "wrong"),
+        "alt": f"Image of the question “{panel.question}”, answered “{panel.answer}”.",
+    }
 
 
 def _attention_view(panel: AttentionPanel) -> dict[str, Any]:

@@ -51,9 +51,25 @@ class AttentionPanel:
 
 
 @dataclass(frozen=True)
+class AnswerPanel:
+    """A question about an image, and its answer."""
+
+    image: np.ndarray
+    question: str
+    answer: str
+    confidence: float
+    """0 to 1."""
+    given: str = ""
+    """The answer that most people gave; empty where it is not known."""
+    score: float | None = None
+    """How right the answer is, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class ReportPanels:
     """All pictures of a report; a section without pictures says what would fill it."""
 
     boxes: Sequence[BoxPanel] = ()
     retrieval: Sequence[RetrievalPanel] = ()
     attention: Sequence[AttentionPanel] = ()
+    answers: Sequence[AnswerPanel] = ()

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from models.checkpoints.adapter import Shapes
 from models.checkpoints.vision_keys import CHANNELS_PER_HEAD, FRAMES
-from models.config import FusionConfig, TextConfig
+from models.config import DecoderConfig, FusionConfig, ModelConfig, TextConfig
+from models.decoder import decoder_text
 
 Pairs = tuple[tuple[str, str], ...]
 """(official, ours) beginnings of names."""
@@ -32,8 +33,21 @@ HEADS: Pairs = (
     ("temp", "temperature"),
     ("itm_head.", "itm_head."),
     ("bbox_head.", "box_head."),
+    ("cls_head.", "cls_head."),
+    ("ta_head.", "ta_head."),
 )
-"""What the models of X-VLM, X2-VLM and CCLM have beside their encoders and the masked-LM head."""
+"""What the models of X-VLM, X2-VLM and CCLM have beside their encoders, the masked-LM head and the decoder."""
+
+DECODER_HEAD = "text_decoder.cls."
+DECODERS = ("text_decoder.bert.", "text_decoder.roberta.")
+"""How official files of question answering begin the names of their decoder."""
+EMBEDDINGS: Pairs = (
+    ("word_embeddings.", "words."),
+    ("position_embeddings.", "positions."),
+    ("token_type_embeddings.", "types."),
+    ("LayerNorm.", "norm."),
+)
+"""Names within the decoder's embeddings."""
 
 TEXT_SPELLINGS = ("text_encoder.bert.", "text_encoder.roberta.", "text_encoder.")
 """How official files begin the names of the text encoder: with a masked-LM head in the same module, and without."""
@@ -50,22 +64,69 @@ def text_layers(prefix: str, count: int) -> Pairs:
     return ((f"{prefix}embeddings.", "text.backbone.embeddings."), *layers)
 
 
-def fusion_layers(prefix: str, first: int, count: int) -> Pairs:
+def fusion_layers(prefix: str, first: int, count: int, ours_prefix: str = "fusion.") -> Pairs:
     """The fusion encoder: `count` layers from number `first` on of the stack under an official prefix such as "cross_encoder."."""
     return tuple(
-        (f"{prefix}encoder.layer.{first + index}.{official}", f"fusion.layers.{index}.{ours}")
+        (f"{prefix}encoder.layer.{first + index}.{official}", f"{ours_prefix}layers.{index}.{ours}")
         for index in range(count)
         for official, ours in FUSION_LAYER
     )
 
 
-def masked_lm_head(prefix: str) -> Pairs:
+def masked_lm_head(prefix: str, ours: str = "mlm_head.") -> Pairs:
     """BERT's masked-LM head under an official prefix such as "text_encoder.cls."; without an output matrix."""
     return (
-        (f"{prefix}predictions.transform.dense.", "mlm_head.dense."),
-        (f"{prefix}predictions.transform.LayerNorm.", "mlm_head.norm."),
-        (f"{prefix}predictions.bias", "mlm_head.bias"),
+        (f"{prefix}predictions.transform.dense.", f"{ours}dense."),
+        (f"{prefix}predictions.transform.LayerNorm.", f"{ours}norm."),
+        (f"{prefix}predictions.bias", f"{ours}bias"),
     )
+
+
+def roberta_lm_head(official: str, ours: str) -> Pairs:
+    """RoBERTa's masked-LM head, without an output matrix."""
+    return (
+        (f"{official}lm_head.dense.", f"{ours}dense."),
+        (f"{official}lm_head.layer_norm.", f"{ours}norm."),
+        (f"{official}lm_head.bias", f"{ours}bias"),
+    )
+
+
+def decoder_config(shapes: Shapes) -> DecoderConfig | None:
+    """The decoder of a file that was fine-tuned to answer questions; None: it has none."""
+    prefix = next((prefix for prefix in DECODERS if stack_depth(shapes, prefix)), None)
+    if prefix is None:
+        return None
+    return DecoderConfig(
+        layers=stack_depth(shapes, prefix),
+        positions="bert" if prefix == DECODERS[0] else "roberta",
+        max_positions=shapes[f"{prefix}embeddings.position_embeddings.weight"][0],
+        type_vocab_size=shapes[f"{prefix}embeddings.token_type_embeddings.weight"][0],
+    )
+
+
+def decoder_keys(config: ModelConfig) -> Pairs:
+    """Names of the decoder of such a model."""
+    text = decoder_text(config)
+    prefix = DECODERS[text.kind == "roberta"]
+    head = roberta_lm_head("text_decoder.", "decoder.head.") if text.kind == "roberta" else masked_lm_head(DECODER_HEAD, "decoder.head.")
+    embeddings = ((f"{prefix}embeddings.{official}", f"decoder.embeddings.{ours}") for official, ours in EMBEDDINGS)
+    return (*fusion_layers(prefix, 0, text.layers, "decoder."), *embeddings, *head)
+
+
+def decoder_copies(config: ModelConfig) -> dict[str, str]:
+    """Tensors of the decoder that official files hold twice."""
+    kind = decoder_text(config).kind
+    head = "text_decoder.lm_head" if kind == "roberta" else f"{DECODER_HEAD}predictions"
+    words = f"{DECODERS[kind == 'roberta']}embeddings.word_embeddings.weight"
+    return {f"{head}.decoder.weight": words, f"{head}.decoder.bias": f"{head}.bias"}
+
+
+def decoder_buffers(config: ModelConfig) -> dict[str, Tensor]:
+    """The buffer that official decoders carry; empty for a model without one."""
+    if config.decoder is None:
+        return {}
+    text = decoder_text(config)
+    return position_ids(DECODERS[text.kind == "roberta"], text)
 
 
 def text_prefix(shapes: Iterable[str]) -> str | None:

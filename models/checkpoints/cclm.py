@@ -8,6 +8,10 @@ from models.checkpoints.adapter import HeadCounts, Shapes
 from models.checkpoints.bert_keys import (
     BERT,
     HEADS,
+    decoder_buffers,
+    decoder_config,
+    decoder_copies,
+    decoder_keys,
     fusion_config,
     fusion_layers,
     is_xlmr,
@@ -79,10 +83,12 @@ class SplitX2vlm:
             text = text.model_copy(update={"kind": "roberta"})
         fusion = fusion_config(shapes, fusion_stack, 0, text, heads.fusion or max(1, text.width // CHANNELS_PER_HEAD))
         eps = BERT["layer_norm_eps"]
+        decoder = decoder_config(shapes)
         return ModelConfig(
             vision=vision_config(shapes, heads.vision),
             text=text,
             fusion=fusion.model_copy(update={"layer_norm_eps": None if eps == text.layer_norm_eps else eps}),
+            decoder=decoder and decoder.model_copy(update={"embeddings_from": "nothing"}),
             projection_dim=projection_dim(shapes),
             learn_temperature=learns_temperature(shapes),
             tied_mlm=False,
@@ -94,14 +100,14 @@ class SplitX2vlm:
         fusions = (pair for prefix in FUSIONS for pair in fusion_layers(prefix, 0, config.fusion.layers))
         matrix = (f"{HEAD}predictions.decoder.weight", "mlm_head.decoder")
         return KeyTable(
-            (*vision_prefixes(config.vision), *texts, *fusions, *masked_lm_head(HEAD), matrix, *HEADS),
-            copies={f"{HEAD}predictions.decoder.bias": f"{HEAD}predictions.bias"},
+            (*vision_prefixes(config.vision), *texts, *fusions, *masked_lm_head(HEAD), matrix, *decoder_keys(config), *HEADS),
+            copies={**decoder_copies(config), f"{HEAD}predictions.decoder.bias": f"{HEAD}predictions.bias"},
             derived=DERIVED,
         )
 
     def buffers(self, config: ModelConfig) -> dict[str, Tensor]:
         """What official files hold beside weights."""
-        return vision_buffers(config.vision) | position_ids(TEXT, config.text)
+        return vision_buffers(config.vision) | position_ids(TEXT, config.text) | decoder_buffers(config)
 
 
 def without_text_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,10 @@ from torch import Tensor
 from models.checkpoints.adapter import HeadCounts, Shapes
 from models.checkpoints.bert_keys import (
     HEADS,
+    decoder_buffers,
+    decoder_config,
+    decoder_copies,
+    decoder_keys,
     first_fusion_layer,
     fusion_config,
     fusion_layers,
@@ -45,6 +49,7 @@ def joint_config(shapes: Shapes, heads: HeadCounts) -> ModelConfig:
         vision=vision_config(shapes, heads.vision),
         text=text,
         fusion=fusion_config(shapes, prefix, first, text, heads.fusion),
+        decoder=decoder_config(shapes),
         projection_dim=projection_dim(shapes),
         learn_temperature=learns_temperature(shapes),
     )
@@ -55,8 +60,9 @@ def joint_table(config: ModelConfig) -> KeyTable:
     text, fusion = config.text.layers, config.fusion.layers
     stacks = (pair for prefix in STACKS for pair in (*text_layers(prefix, text), *fusion_layers(prefix, text, fusion)))
     return KeyTable(
-        (*vision_prefixes(config.vision), *stacks, *masked_lm_head(HEAD), *HEADS),
+        (*vision_prefixes(config.vision), *stacks, *masked_lm_head(HEAD), *decoder_keys(config), *HEADS),
         copies={
+            **decoder_copies(config),
             f"{HEAD}predictions.decoder.weight": f"{STACK}embeddings.word_embeddings.weight",
             f"{HEAD}predictions.decoder.bias": f"{HEAD}predictions.bias",
         },
@@ -66,4 +72,4 @@ def joint_table(config: ModelConfig) -> KeyTable:
 
 def joint_buffers(config: ModelConfig) -> dict[str, Tensor]:
     """What official pre-training files hold beside weights, under official names."""
-    return vision_buffers(config.vision) | position_ids(STACK, config.text)
+    return vision_buffers(config.vision) | position_ids(STACK, config.text) | decoder_buffers(config)

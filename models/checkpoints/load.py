@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.settings import Settings
+from models.adopting import Adopting
 from models.checkpoints.adapter import HeadCounts
 from models.checkpoints.coverage import Coverage, Found, compare
 from models.checkpoints.differences import computing_differences, size_differences
@@ -137,6 +138,7 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     """As `fit`, of tensors that have our names already."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(DERIVED)}
     mine: Any = getattr(model, "config", None)
+    named = replace(named, conversion=_adopted(named.conversion, model))
     _refuse_pairs(named)
     sizes = size_differences(named.config, mine, named.conversion.tensors)
     tensors = _fit_positions(named, mine, own)
@@ -155,6 +157,20 @@ def fit_named(named: Named, model: nn.Module, allow_missing: Sequence[str]) -> F
     return Fit({name: tensors[name] for name in coverage.loaded}, coverage)
 
 
+def _adopted(conversion: Conversion, model: nn.Module) -> Conversion:
+    """A file's tensors under the names of the parts that start from them; unchanged for models that start from the same names."""
+    if not isinstance(model, Adopting):
+        return conversion
+    origins = model.adopt(conversion.tensors)
+    left = {conversion.sources[name]: "this model starts without it" for name in conversion.tensors.keys() - set(origins.values())}
+    return replace(
+        conversion,
+        tensors={name: conversion.tensors[origin] for name, origin in origins.items()},
+        sources={name: conversion.sources[origin] for name, origin in origins.items()},
+        ignored={**conversion.ignored, **left},
+    )
+
+
 def _refuse_pairs(named: Named) -> None:
     """Files of X-VLM and CCLM fine-tuned on pairs of images (NLVR2, MaRVL) have each fusion layer twice, one for each image, which share
     the projections of the image; as one stack they would compute something else."""
@@ -166,7 +182,7 @@ def _refuse_pairs(named: Named) -> None:
     if same("key") and same("value") and not same("query"):
         raise UserError(
             f"{named.source}: its fusion layers come in pairs, one layer for each of two images (fine-tuned on NLVR2 or MaRVL). "
-            "No model here takes such weights; start from the pre-training file."
+            "Only the task nlvr with pair_fusion: alternating takes such weights; start from the pre-training file."
         )
 
 

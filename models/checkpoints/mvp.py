@@ -46,14 +46,16 @@ class MvpAdapter:
             region_width=shapes["bert.img_embedding.weight"][1],
             region_norm=any(name.startswith("bert.LayerNorm.") for name in shapes),
             qa_answers=shapes["qa_head.bias"][0] if "qa_head.bias" in shapes else None,
+            vqa_answers=_vqa_answers(shapes, words),
             tied_mlm=False,
         )
 
     def table(self, config: MvpConfig) -> KeyTable:
         """Names of the tensors of such a model. A tied model has no output matrices: what a file holds of them is left out."""
+        names = WORD_HEADS | ({"cls.predictions": "vqa_head"} if config.vqa_answers else {})
         word_heads = (
             pair
-            for official, ours in WORD_HEADS.items()
+            for official, ours in names.items()
             for pair in (
                 (f"{official}.transform.dense.", f"{ours}.dense."),
                 (f"{official}.transform.LayerNorm.", f"{ours}.norm."),
@@ -87,6 +89,12 @@ class MvpAdapter:
     def buffers(self, config: MvpConfig) -> dict[str, Tensor]:
         """Official files hold nothing beside weights."""
         return {}
+
+
+def _vqa_answers(shapes: Shapes, words: int) -> int | None:
+    """Where a head for words stands alone and is not as wide as the vocabulary, it chooses among answers."""
+    wide = shapes["cls.predictions.bias"][0] if "cls.predictions.bias" in shapes else words
+    return wide if wide != words and "half_mlm.bias" not in shapes else None
 
 
 def _depth(shapes: Shapes, stack: str) -> int:

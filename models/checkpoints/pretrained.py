@@ -11,12 +11,13 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.settings import Settings
+from models.answering import AnsweringModel
 from models.checkpoints.adapter import HeadCounts
 from models.checkpoints.load import fit_named, name_tensors, one_line, report
 from models.checkpoints.reading import read_checkpoint
 from models.config import ModelConfig
 from models.mvp.config import MvpConfig
-from models.mvp.model import MVP_HEADS, Mvp, MvpHead
+from models.mvp.model import Mvp, MvpHead
 from models.vlm import ALL_HEADS, Head, VisionLanguageModel
 
 Model = VisionLanguageModel | Mvp
@@ -35,6 +36,7 @@ MVP_SIGNS: dict[MvpHead, str] = {
     "mlm": "mlm_head.dense.",
     "concepts": "concept_head.dense.",
     "qa": "qa_head.",
+    "vqa": "vqa_head.",
 }
 
 
@@ -85,7 +87,7 @@ def build(config: Settings, heads: Iterable[str] | None, available: Mapping[str,
         UserError: a head is unknown.
     """
     signs = cast(dict[str, str], MVP_SIGNS if isinstance(config, MvpConfig) else HEAD_SIGNS)
-    known = MVP_HEADS if isinstance(config, MvpConfig) else ALL_HEADS
+    known = tuple(MVP_SIGNS) if isinstance(config, MvpConfig) else ALL_HEADS
     wanted = list(heads) if heads is not None else [head for head in known if any(name.startswith(signs[head]) for name in available)]
     unknown = [head for head in wanted if head not in known]
     if unknown:
@@ -93,6 +95,8 @@ def build(config: Settings, heads: Iterable[str] | None, available: Mapping[str,
     if isinstance(config, MvpConfig):
         return Mvp(config, cast(list[MvpHead], wanted))
     assert isinstance(config, ModelConfig), "the other kind of configuration"
+    if heads is None and any(name.startswith("decoder.") for name in available):
+        return AnsweringModel(config)
     return VisionLanguageModel(config, cast(list[Head], wanted))
 
 

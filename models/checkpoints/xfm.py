@@ -1,19 +1,26 @@
 """Checkpoints of X-FM (arXiv 2301.05065): RoBERTa, BEiT-2 and a fusion encoder of RoBERTa's layers, each a network of its own.
 
-What official files hold and nothing reads is left out: the captioning heads (`lm_cap_head`), all embeddings of the fusion encoder but the
-word embeddings, which serve as the output matrix of its masked-LM head, and VQ-KD's decoder.
+What official files hold and nothing reads is left out: the captioning heads (`lm_cap_head`) and VQ-KD's decoder. Of the embeddings of the
+fusion encoder those of words serve as the output matrix of its masked-LM head; the others are what a decoder starts from, and have no
+other use.
 """
 
 from torch import Tensor
 
 from models.checkpoints.adapter import HeadCounts, Shapes
 from models.checkpoints.bert_keys import (
+    EMBEDDINGS,
     HEADS,
     Pairs,
+    decoder_buffers,
+    decoder_config,
+    decoder_copies,
+    decoder_keys,
     fusion_config,
     fusion_layers,
     position_ids,
     projection_dim,
+    roberta_lm_head,
     stack_depth,
     text_config,
     text_layers,
@@ -27,6 +34,8 @@ TEXT = "text_encoder.roberta."
 TEXTS = (TEXT, "text_encoder.")
 FUSION = "fusion_encoder.roberta."
 FUSIONS = (FUSION, "fusion_encoder.")
+FUSION_EMBEDDINGS = "fusion_embeddings."
+"""Our name of embeddings that no model here has."""
 TOKENIZER = "vqkd."
 TOKENIZER_KEYS: Pairs = (
     (f"{TOKENIZER}encoder.", "visual_tokenizer.encoder."),
@@ -48,11 +57,13 @@ class Xfm:
     def config(self, shapes: Shapes, heads: HeadCounts) -> ModelConfig:
         """The model that a file with these tensors holds; heads of its visual tokenizer have the published 64 channels."""
         text = text_config(shapes, stack_depth(shapes, text_prefix(shapes) or TEXT), heads.text).model_copy(update={"kind": "roberta"})
+        decoder = decoder_config(shapes)
         fusion_stack = next(prefix for prefix in FUSIONS if stack_depth(shapes, prefix))
         return ModelConfig(
             vision=vision_config(shapes, heads.vision),
             text=text,
             fusion=fusion_config(shapes, fusion_stack, 0, text, heads.fusion),
+            decoder=decoder and decoder.model_copy(update={"embeddings_from": "output"}),
             projection_dim=projection_dim(shapes),
             learn_temperature="temp" in shapes or "text_proj.weight" not in shapes,
             tied_mlm=False,
@@ -64,10 +75,13 @@ class Xfm:
         texts = (pair for prefix in TEXTS for pair in text_layers(prefix, config.text.layers))
         fusions = (pair for prefix in FUSIONS for pair in fusion_layers(prefix, 0, config.fusion.layers))
         matrix, embedding = f"{FUSION}embeddings.word_embeddings.weight", f"{TEXT}embeddings.word_embeddings.weight"
-        lm_heads = (*_lm_head("text_encoder.", "text_mlm_head."), *_lm_head("fusion_encoder.", "mlm_head."), (matrix, "mlm_head.decoder"))
+        text_head, fusion_head = roberta_lm_head("text_encoder.", "text_mlm_head."), roberta_lm_head("fusion_encoder.", "mlm_head.")
+        lm_heads = (*text_head, *fusion_head, (matrix, "mlm_head.decoder"))
+        embeddings = ((f"{FUSION}embeddings.{official}", f"{FUSION_EMBEDDINGS}{ours}") for official, ours in EMBEDDINGS[1:])
         return KeyTable(
-            (*vision_prefixes(config.vision), *texts, *fusions, *lm_heads, *TOKENIZER_KEYS, *HEADS),
+            (*vision_prefixes(config.vision), *texts, *fusions, *lm_heads, *embeddings, *decoder_keys(config), *TOKENIZER_KEYS, *HEADS),
             copies={
+                **decoder_copies(config),
                 "text_encoder.lm_head.decoder.weight": embedding,
                 "text_encoder.lm_head.decoder.bias": "text_encoder.lm_head.bias",
                 "fusion_encoder.lm_head.decoder.weight": matrix,
@@ -78,16 +92,7 @@ class Xfm:
 
     def buffers(self, config: ModelConfig) -> dict[str, Tensor]:
         """What official pre-training files hold beside weights."""
-        return vision_buffers(config.vision) | position_ids(TEXT, config.text) | position_ids(FUSION, config.text)
-
-
-def _lm_head(official: str, ours: str) -> Pairs:
-    """RoBERTa's masked-LM head, without an output matrix."""
-    return (
-        (f"{official}lm_head.dense.", f"{ours}dense."),
-        (f"{official}lm_head.layer_norm.", f"{ours}norm."),
-        (f"{official}lm_head.bias", f"{ours}bias"),
-    )
+        return vision_buffers(config.vision) | position_ids(TEXT, config.text) | position_ids(FUSION, config.text) | decoder_buffers(config)
 
 
 def _tokenizer_config(shapes: Shapes) -> VisualTokenizerConfig | None:

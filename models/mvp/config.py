@@ -36,6 +36,8 @@ class MvpConfig(Settings):
     """Whether embedded regions pass a LayerNorm (official `use_img_layernorm`)."""
     qa_answers: int | None = None
     """Answers of the question answering head; None: no such head."""
+    vqa_answers: int | None = None
+    """Answers of a model that was fine-tuned on VQA v2, whose head reads the fused state of [CLS] itself; None: no such head."""
     temperature: float = Field(default=0.07, gt=0.0)
     """Initial contrastive temperature; the model learns the logarithm of its inverse."""
     tied_mlm: bool = True

@@ -1,4 +1,4 @@
-"""What MVP's encoders are made of: the shared embedding table, the region embedding, stacks of BERT layers.
+"""What MVP's encoders are made of: the region embedding, stacks of BERT layers.
 
 Shapes: R rows, L tokens, V regions, F numbers of a region, H width.
 """
@@ -9,23 +9,6 @@ from transformers import BertConfig, BertLayer
 
 from models.mvp.config import MvpConfig
 from models.text.bert import bert_config
-
-
-class TokenEmbedding(nn.Module):
-    """BERT's embeddings; one table serves words, phrases and tags."""
-
-    def __init__(self, config: MvpConfig) -> None:
-        super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.width, padding_idx=config.pad_token_id)
-        self.positions = nn.Embedding(config.max_positions, config.width)
-        self.types = nn.Embedding(config.type_vocab_size, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, ids: Tensor, types: Tensor) -> Tensor:
-        """Ids [R, L] and token types [R, L], or [1, 1] for all alike, to states [R, L, H]; phrases take positions like words."""
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        return self.dropout(self.norm(self.words(ids) + self.types(types) + self.positions(positions)))
 
 
 class RegionEmbedding(nn.Module):

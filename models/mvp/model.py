@@ -8,7 +8,7 @@ A answers, W words.
 """
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 from models.heads import MaskedLMHead
 from models.mvp.config import LARGEST_SCALE, MvpConfig
-from models.mvp.layers import BertStack, RegionEmbedding, TokenEmbedding, initialize
+from models.mvp.layers import BertStack, RegionEmbedding, initialize
+from models.text.embeddings import TokenEmbedding
 
-MvpHead = Literal["itc", "itm", "mlm", "concepts", "qa"]
-MVP_HEADS: tuple[MvpHead, ...] = get_args(MvpHead)
+MvpHead = Literal["itc", "itm", "mlm", "concepts", "qa", "vqa"]
+MVP_HEADS: tuple[MvpHead, ...] = ("itc", "itm", "mlm", "concepts", "qa")
+"""Those of pre-training."""
 
 
 class Mvp(nn.Module):
@@ -29,7 +31,7 @@ class Mvp(nn.Module):
         super().__init__()
         width, wanted = config.width, set(heads)
         self.config = config
-        self.embeddings = TokenEmbedding(config)
+        self.embeddings = TokenEmbedding(config.layer)  # one table serves words, phrases and tags
         self.regions = RegionEmbedding(config)
         self.text_encoder = BertStack(config, config.text_layers)
         self.vision_encoder = BertStack(config, config.vision_layers)
@@ -46,6 +48,10 @@ class Mvp(nn.Module):
             if config.qa_answers is None:
                 raise ValueError("The head for question answering needs qa_answers, the number of answers.")
             self.qa_head = nn.Linear(width, config.qa_answers)
+        if "vqa" in wanted:
+            if config.vqa_answers is None:
+                raise ValueError("The head for VQA needs vqa_answers, the number of answers.")
+            self.vqa_head = MaskedLMHead(width, config.vqa_answers, config.layer_norm_eps, tied=False)
         if "mlm" in wanted:
             self.mlm_head = MaskedLMHead(width, config.words, config.layer_norm_eps, tied=config.tied_mlm)
         if "concepts" in wanted:
@@ -125,6 +131,10 @@ class Mvp(nn.Module):
     def answer_logits(self, pooled: Tensor) -> Tensor:
         """Answer logits [R, A]."""
         return self.qa_head(pooled)
+
+    def vqa_logits(self, joint: Tensor) -> Tensor:
+        """Logits [R, A] of a model for VQA, of joint states [R, L+V, H]; the head is made like the one that predicts words."""
+        return self.vqa_head(joint[:, 0], self.embeddings.words.weight)
 
     def masked_lm_logits(self, joint: Tensor, positions: Tensor) -> Tensor:
         """Word logits [R, M, W] at `positions` [R, M] of joint states [R, L+V, H]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from models.checkpoints.adapter import Adapter, HeadCounts
 from models.checkpoints.keys import KeyTable, convert
+from models.checkpoints.xfm import FUSION_EMBEDDINGS
 from models.config import ClipVitConfig, ModelConfig
 from models.context import VisionContext
 from models.objectives.matching import negative_weights
@@ -202,7 +203,8 @@ def with_weights(model: nn.Module, case: Case, table: KeyTable, dtype: torch.dty
     """
     conversion = convert(case.weights, table)
     model = model.to(dtype).eval()
-    missing, misplaced = model.load_state_dict(conversion.tensors, strict=False)
+    tensors = {name: tensor for name, tensor in conversion.tensors.items() if not name.startswith(FUSION_EMBEDDINGS)}
+    missing, misplaced = model.load_state_dict(tensors, strict=False)
     absent = sorted(set(missing) & {name for name, _ in model.named_parameters()})
     if absent or misplaced:
         name, problem = (absent[0], "is not in the recorded weights") if absent else (misplaced[0], "has no place in the model")

@@ -14,6 +14,7 @@ import pytest
 from common.errors import UserError
 from dataset.shapeworld import content_hash, encode_png, write_shapeworld
 from dataset.shapeworld_draw import PALETTE, draw, footprint, object_mask
+from dataset.shapeworld_questions import questions
 from dataset.shapeworld_sample import make_scene
 from dataset.shapeworld_scene import COLORS, SHAPES, Scene, SceneObject, scene_rng
 from dataset.shapeworld_text import captions, expressions, region_elements
@@ -309,3 +310,30 @@ def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
 def test_arguments_out_of_range_are_named(tmp_path: Path, bad: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(bad))):
         write_shapeworld(tmp_path, **{"seed": 1, "train": 2, "validation": 2, "test": 2, **bad})
+
+
+def test_the_answers_to_embedded_questions_are_true(scenes: list[Scene]) -> None:
+    kinds: dict[str, int] = {}
+    for index, scene in enumerate(scenes):
+        for asked in questions(scene, 6, scene_rng(7, "train", index, "questions")):
+            words = asked.question.removesuffix("?")
+            if match := re.fullmatch("is there (.+)", words):
+                expected = "yes" if reader_finds(scene, match[1]) else "no"
+            elif match := re.fullmatch("how many (.+) are there", words):
+                expected = ("none", "one", *NUMBERS)[len(reader_finds(scene, match[1]))]
+            elif match := re.fullmatch("(what color|what shape|is) (is )?(the .+?)( plain striped or dotted)?", words):
+                attribute = {"what color": "color", "what shape": "shape"}.get(match[1], "texture" if match[4] else "")
+                if attribute:
+                    (item,) = reader_finds(scene, match[3])
+                    expected = getattr(item, attribute)
+                else:
+                    first, relation, second = re.split(" (?:to the )?(left of|right of|above|over|below|under) ", match[3], maxsplit=1)
+                    (a,), (b,) = reader_finds(scene, first), reader_finds(scene, second)
+                    holds = RELATIONS[SYNONYMS.get(relation, relation).removesuffix(" of")](a, b)
+                    expected = "yes" if holds else "no"
+            else:
+                raise AssertionError(asked.question)
+            assert asked.answer == expected, (asked, scene)
+            kinds[expected] = kinds.get(expected, 0) + 1
+    assert set(kinds) >= {"yes", "no", "one", "red", "circle", "dotted"}
+    assert 0.8 < kinds["yes"] / kinds["no"] < 1.25

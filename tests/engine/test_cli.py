@@ -31,7 +31,10 @@ def test_list_shows_tasks_and_recipes_with_one_line_each(project: Path, capsys: 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["lst"], "run.py: lst is not a command; it is one of config, validate, bench, plan, schema, sbatch, list. Did you mean list?"),
+        (
+            ["lst"],
+            "run.py: lst is not a command; it is one of config, validate, bench, plan, schema, sbatch, report, list. Did you mean list?",
+        ),
         (["--task", "pretrian", "--config", "c", "--output_dir", "o"], "Did you mean pretrain?"),
         (["--task", "pretrain", "--confg", "c", "--output_dir", "o"], "run.py: --confg is not an option. Did you mean --config?"),
         (["--task", "pretrain", "--config", "smal.yaml", "--output_dir", "o"], "--config smal.yaml: no such file."),

@@ -8,7 +8,7 @@ import pytest
 from parity.check import check_case, find_cases
 from recorded import FIXTURES, GOLDEN
 
-TASKS = ("retrieval", "vqa", "nlvr", "bbox", "grounding", "captioning", "classification", "generation")
+TASKS = ("retrieval", "bbox", "grounding", "captioning", "generation")
 """Parts of official modules of fine-tuning."""
 
 
@@ -27,6 +27,8 @@ def is_task(folder: Path) -> bool:
     recorded = json.loads(file.read_text())
     module = recorded["official_class"].rsplit(".", 1)[0]
     head = recorded["official_class"].rsplit(".", 1)[1]
+    if "vqa" in recorded["official_class"].lower():
+        return False
     return any(task in module for task in TASKS) or (recorded["repo"] == "mvp_pytorch" and not head.endswith("PreTraining"))
 
 

@@ -20,18 +20,24 @@ COCO_MINI = Path(__file__).parents[2].parent / "shared" / "data" / "coco_mini"
 
 
 @pytest.fixture
-def prepare(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def prepare_any(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Run the script in this process: (exit status, its output)."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
 
     def run(*arguments: str | Path) -> tuple[int, str]:
         import prepare_data  # pyright: ignore[reportMissingImports]
 
-        status = prepare_data.main(["coco", *map(str, arguments), "--workers", "0"])
+        status = prepare_data.main(list(map(str, arguments)))
         captured = capsys.readouterr()
         return status, captured.out + captured.err
 
     return run
+
+
+@pytest.fixture
+def prepare(prepare_any):
+    """Prepare a set in COCO's layout in this process."""
+    return lambda *arguments: prepare_any("coco", *arguments, "--workers", "0")
 
 
 BOXES = {
@@ -236,3 +242,37 @@ def test_real_coco_photographs_are_prepared(tmp_path: Path, prepare: Any):
         for element in regions[index].annotation["elems"]:
             x, y, w, h = element["bb"]
             assert x >= 0 and y >= 0 and w >= 1 and h >= 1 and x + w <= width + 0.02 and y + h <= height + 0.02
+
+
+def write_easy_vqa(root: Path) -> Path:
+    """A folder as the package easy-vqa has it."""
+    for split, images in (("train", 20), ("test", 3)):
+        (root / split / "images").mkdir(parents=True)
+        for image in range(images):
+            Image.new("RGB", (8, 8), (image, 0, 0)).save(root / split / "images" / f"{image}.png")
+        asked = [
+            [f"is there a {shape}?", answer, image] for image in range(images) for shape, answer in (("circle", "yes"), ("ring", "no"))
+        ]
+        (root / split / "questions.json").write_text(json.dumps(asked))
+    return root
+
+
+def test_easy_vqa_becomes_questions_with_images_and_a_tokenizer(tmp_path: Path, prepare_any) -> None:
+    out = tmp_path / "out"
+    status, said = prepare_any("easy_vqa", "--root", write_easy_vqa(tmp_path / "data"), "--out", out)
+    assert status == 0, said
+    splits = {split: json.loads((out / f"vqa_{split}.json").read_text()) for split in ("train", "val", "test")}
+    assert {split: len(records) for split, records in splits.items()} == {"train": 36, "val": 4, "test": 6}
+    images = {split: {record["image"] for record in records} for split, records in splits.items()}
+    assert not images["train"] & images["val"]
+    assert all((out / "images" / image).is_file() for found in images.values() for image in found)
+    assert json.loads((out / "vqa_answers.json").read_text()) == ["no", "yes"]
+    assert load_tokenizer(out / "tokenizer").tokenize("is there a ring") == ["is", "there", "a", "ring"]
+    assert prepare_any("easy_vqa", "--root", tmp_path / "data", "--out", out)[0] == 0  # the same again is left as it is
+
+
+def test_easy_vqa_without_its_package_says_what_to_install(tmp_path: Path, prepare_any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, said = prepare_any("easy_vqa", "--out", tmp_path / "out")
+    assert status == 2
+    assert "pip install easy-vqa" in said

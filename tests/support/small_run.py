@@ -65,7 +65,8 @@ def task_settings(task: str, data: Path, steps: int) -> dict[str, Any]:
     settings = pretrain_settings(data, steps)
     del settings["streams"]
     files = {split: str(data / f"{task}_{name}.json") for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))}
-    return settings | {"task": task, "data": files | {"image_root": str(data / "images"), "batch_size": 8}}
+    more = {"answers": str(data / "vqa_answers.json")} if task == "vqa" else {}
+    return settings | {"task": task, "data": files | more | {"image_root": str(data / "images"), "batch_size": 8}}
 
 
 def write_config(path: Path, settings: dict[str, Any]) -> Path:

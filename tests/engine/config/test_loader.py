@@ -71,7 +71,7 @@ def test_names_of_other_projects_lead_to_the_setting_here(recipe: Path, written:
 
 
 def test_key_unlike_any_other_is_answered_with_the_known_ones(recipe: Path) -> None:
-    assert fault(recipe, "report.qqq=1") == "--set: report.qqq is not a setting. Known in report: samples."
+    assert fault(recipe, "report.qqq=1") == "--set: report.qqq is not a setting. Known in report: published, samples."
 
 
 def test_all_faults_are_listed_one_line_each(recipe: Path) -> None:

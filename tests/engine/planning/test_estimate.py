@@ -10,10 +10,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.errors import UserError
 from engine.blocks import recompute_blocks
 from engine.cli import main
 from engine.config.loader import load_config
 from engine.config.schema import EngineSettings, PretrainConfig
+from engine.config.vqa import VqaConfig
 from engine.optimizer import build_optimizer, parameter_groups
 from engine.planning import estimate
 from engine.planning.cost import DAY, Speed, device_of
@@ -24,7 +26,7 @@ from engine.planning.shapes import TextLengths, share, step_shapes
 from engine.planning.states import model_states
 from engine.planning.text import plan_text
 from engine.tasks import make_task
-from small_run import ROOT, pretrain_settings, write_config
+from small_run import ROOT, pretrain_settings, task_settings, write_config
 
 GIB = 2**30
 ENDS = (0.0, 1.0)
@@ -206,3 +208,9 @@ def _resident() -> int:
     if not status.exists():
         pytest.skip("no /proc")
     return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_task_whose_batches_are_unknown_is_refused() -> None:
+    settings = task_settings("vqa", Path("nowhere"), 10)
+    with pytest.raises(UserError, match="There is no plan of the task vqa yet"):
+        step_shapes(VqaConfig.model_validate(settings), None)

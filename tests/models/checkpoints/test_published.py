@@ -18,6 +18,7 @@ from models.checkpoints.pretrained import build
 from models.checkpoints.reading import Contents
 from models.config import ModelConfig
 from models.mvp.config import MvpConfig
+from models.tasks.nlvr import AlternatingPairs
 from published import LAYOUTS, Shapes, on_meta
 from recorded import recorded_folder
 
@@ -126,8 +127,23 @@ def test_the_file_fills_the_whole_model_and_what_is_left_is_named(layout: str) -
     assert len(coverage.loaded) + len(coverage.ignored) == len(LAYOUTS[layout])
     assert not any("resized" in change for change in coverage.converted.values())
     left = {name for name, why in coverage.ignored.items() if why == "no model here has such a part"}
-    known = ("text_decoder.", "crit_mask_lm_smoothed.", "fusion_encoder.roberta.embeddings.")
+    known = ("crit_mask_lm_smoothed.",)
     assert all(name.startswith(known) or ".lm_cap_head." in name for name in left), left
+
+
+def test_a_file_of_pairs_of_images_fills_the_model_for_them() -> None:
+    layout = published.swin(*published.SWIN_B, 12, 384) | published.mlp("cls_head", 768, 2)
+    layout |= published.joint_stack(published.BERT, 768, 3072, 18, 6, 1024, head=False, bert=False)
+    config = config_of("xvlm retrieval 384")
+    assert isinstance(config, ModelConfig)
+    with torch.device("meta"):
+        model = AlternatingPairs(config)
+    coverage = fit(Contents(on_meta(layout)), model, "checkpoint_best.pth", []).coverage
+    assert coverage.new == ()
+    page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    assert f"| {len(layout)} = {len(coverage.loaded)} + {len(coverage.ignored)} + 0 |" in page
+    shared = [name for name, why in coverage.ignored.items() if why == "this model starts without it"]
+    assert len(shared) == 6 * 4  # weights and biases of keys and values
 
 
 def test_layouts_without_a_model_here_are_refused_by_name() -> None:

@@ -76,13 +76,18 @@ def test_what_the_official_code_never_uses_is_left_out() -> None:
     dead = {
         "text_encoder.lm_cap_head.dense.weight": torch.zeros(16, 16),
         "fusion_encoder.lm_cap_head.decoder.weight": torch.zeros(40, 16),
-        "fusion_encoder.roberta.embeddings.position_embeddings.weight": torch.zeros(16, 16),
         "vqkd.decoder.cls_token": torch.zeros(1, 1, 16),
         "vqkd.quantize.cluster_size": torch.zeros(6),
     }
     conversion = convert(official() | dead, Xfm().table(CONFIG))
     assert conversion.tensors.keys() == parameters(CONFIG).keys()
     assert dead.keys() <= conversion.ignored.keys()
+
+
+def test_embeddings_of_the_fusion_encoder_are_kept_for_the_decoder_that_starts_from_them() -> None:
+    extra = {"fusion_encoder.roberta.embeddings.position_embeddings.weight": torch.zeros(16, 16)}
+    conversion = convert(official() | extra, Xfm().table(CONFIG))
+    assert conversion.tensors.keys() - parameters(CONFIG).keys() == {"fusion_embeddings.positions.weight"}
 
 
 def test_fine_tuned_files_spell_the_text_encoder_without_roberta() -> None:

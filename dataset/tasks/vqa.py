@@ -1,0 +1,237 @@
+"""Question answering: training questions with weighted answers, and the questions of an evaluation split.
+
+Keys of a training batch (B questions, L tokens of a question, A answers of all questions, J tokens of an answer):
+
+    image           uint8 [B, 3, S, S]; of clips [B, F, 3, S, S]
+    text_ids        int64 [B, L], text_mask bool [B, L]: the questions
+    answer_owner    int64 [A]: which question each answer belongs to
+    answer_weights  float32 [A]
+    answer_ids      int64 [A, J], answer_mask bool [A, J]: start token, answer, end token; where a decoder learns
+    answer_labels   int64 [A]: the number of the answer, IGNORED where it has none; where a class is learned
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.errors import BadRecord, UserError
+from common.labels import IGNORED
+from dataset.remote import reason
+from dataset.storage import Storage
+from dataset.streams.base import Sample, TextRow, TextSide, naming
+from dataset.tasks.vqa_config import VqaData
+from dataset.tasks.vqa_files import Question, read_questions
+from dataset.text import names_a_side, pre_question
+from dataset.tokenizers import pad_texts, token_lists
+from dataset.transforms import augment_image, decode_image, read_image, squash
+from dataset.video import sample_frame_ids
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
+
+
+class VqaTrain:
+    """A stream of questions with answers. Questions whose answers are secret or empty are left out.
+
+    Args:
+        config: files, batch size and groups.
+        text: makes the text tensors, without masking.
+        image_size: side of the model's input in pixels.
+        frames: of a clip; None where records are images.
+        labels: the number of each answer where a class is learned; None where a decoder learns to write them.
+        name: of the stream.
+
+    Raises:
+        UserError: a file is missing or malformed, or has no answers at all.
+    """
+
+    def __init__(
+        self,
+        config: VqaData,
+        text: TextSide,
+        image_size: int,
+        frames: int | None,
+        labels: Mapping[str, int] | None = None,
+        name: str = "questions",
+    ) -> None:
+        self.name, self.config, self.text = name, config, text
+        self.image_size, self.frames, self.labels = image_size, frames, labels
+        self.images_per_batch = self.rows_per_batch = config.batch_size
+        self.groups = config.groups
+        files = [config.train] if isinstance(config.train, str) else config.train
+        self.records = [(file, number, question) for file in files for number, question in enumerate(read_questions(Path(file)))]
+        self.records = [record for record in self.records if record[2].weights]
+        if not self.records:
+            raise UserError(f"{', '.join(files)}: no question has an answer, so there is nothing to train on.")
+
+    @property
+    def questions(self) -> list[Question]:
+        """All of them, in order."""
+        return [question for _, _, question in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        file, number, question = self.records[index]
+        where = f"{file}, record {number}"
+        config = self.config
+        with naming(where):
+            images = read_frames(image_path(question, config), self.frames, config.max_pixels, rng)
+        text = pre_question(question.text, config.max_words, config.punctuation)
+        may_flip = not (config.augmentation.careful_flip and names_a_side([question.text, *question.answers]))
+        seed = rng.integers(2**63)  # every frame of a clip is changed alike
+        pixels = [augment_image(image, self.image_size, config.augmentation, np.random.default_rng(seed), may_flip) for image in images]
+        return Sample(where, pixels[0] if self.frames is None else np.stack(pixels), (TextRow(text, index),), rng)
+
+    def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        samples = [sample for group in groups for sample in group]
+        rows = [sample.rows[0] for sample in samples]
+        texts, ends, to_longest = [row.text for row in rows], self.config.ends_with_separator, self.text.padding != "max"
+        ids, mask = question_tokens(self.text.tokenizer, texts, self.text.max_tokens, ends, to_longest)
+        images = pixel_tensor([sample.image for sample in samples])
+        return {"image": images, "text_ids": ids, "text_mask": mask} | self._answers([row.sample_id for row in rows])
+
+    def _answers(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        given = [(owner, *answer) for owner, index in enumerate(indices) for answer in self.records[index][2].weights]
+        tensors = {
+            "answer_owner": torch.tensor([owner for owner, _, _ in given]),
+            "answer_weights": torch.tensor([weight for _, _, weight in given], dtype=torch.float32),
+        }
+        texts = [answer for _, answer, _ in given]
+        if self.labels is not None:
+            return tensors | {"answer_labels": torch.tensor([self.labels.get(answer, IGNORED) for answer in texts])}
+        ids, mask = answer_tokens(self.text.tokenizer, texts, self.text.max_tokens)
+        return tensors | {"answer_ids": ids, "answer_mask": mask}
+
+
+class VqaItem(TypedDict):
+    """One question of an evaluation split."""
+
+    image: Tensor
+    """uint8 [3, S, S], squashed to the square; of a clip [F, 3, S, S]."""
+    text: str
+    question: Question
+
+
+class VqaSet(Dataset[VqaItem]):
+    """The questions of an evaluation split.
+
+    Args:
+        file: of any layout.
+        config: folders and how questions are read.
+        image_size: side of the model's input in pixels.
+        frames: of a clip; None where records are images.
+
+    Raises:
+        UserError: the file is missing or malformed, or an image unreadable: evaluation skips nothing.
+    """
+
+    def __init__(self, file: Path, config: VqaData, image_size: int, frames: int | None) -> None:
+        self.file, self.config, self.image_size, self.frames = file, config, image_size, frames
+        self.questions = read_questions(file)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @property
+    def answered(self) -> bool:
+        """Whether all answers are known."""
+        return all(question.answers for question in self.questions)
+
+    def __getitem__(self, index: int) -> VqaItem:
+        question = self.questions[index]
+        try:
+            images = read_frames(image_path(question, self.config), self.frames, self.config.max_pixels, None)
+        except BadRecord as error:
+            raise UserError(f"{self.file}, record {index}: {error}.") from error
+        pixels = [squash(image, self.image_size) for image in images]
+        return {
+            "image": pixel_tensor([pixels[0] if self.frames is None else np.stack(pixels)])[0],
+            "text": pre_question(question.text, self.config.max_test_words, self.config.punctuation),
+            "question": question,
+        }
+
+
+class VqaBatch(TypedDict):
+    """Some items of a `VqaSet`, ready for the model."""
+
+    image: Tensor
+    """uint8 [B, 3, S, S]; of clips [B, F, 3, S, S]."""
+    text_ids: Tensor
+    """int64 [B, L]."""
+    text_mask: Tensor
+    """bool [B, L], True = token."""
+    items: list[VqaItem]
+
+
+def collate_vqa(items: list[VqaItem], tokenizer: PreTrainedTokenizerBase, max_tokens: int, ends_with_separator: bool) -> VqaBatch:
+    """Items as one batch."""
+    ids, mask = question_tokens(tokenizer, [item["text"] for item in items], max_tokens, ends_with_separator)
+    return {"image": torch.stack([item["image"] for item in items]), "text_ids": ids, "text_mask": mask, "items": items}
+
+
+def question_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, ends_with_separator: bool, to_longest: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Questions as (ids int64 [B, L], mask bool [B, L]), with or without [SEP] at the end."""
+    if ends_with_separator:
+        return pad_texts(tokenizer, token_lists(tokenizer, texts, max_tokens), max_tokens, to_longest)
+    return pad_texts(tokenizer, [ids[:-1] for ids in token_lists(tokenizer, texts, max_tokens + 1)], max_tokens, to_longest)
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+    """Answers as a decoder reads them, start token, answer, end token: (ids int64 [A, J], mask bool [A, J])."""
+    return pad_texts(tokenizer, token_lists(tokenizer, texts, max_tokens), max_tokens)
+
+
+def image_path(question: Question, config: VqaData) -> Path:
+    """Where a question's image or clip is; absolute paths stay as they are."""
+    return Path(config.image_roots.get(question.source, config.image_root)) / question.image
+
+
+def read_frames(path: Path, frames: int | None, max_pixels: int, rng: np.random.Generator | None) -> list[Image]:
+    """The image of a file, or frames spread over a clip.
+
+    Args:
+        path: an image; where `frames` is set, a JSON list of base64 images or one image, which is then shown in all frames.
+        frames: how many to choose.
+        max_pixels: larger images are refused.
+        rng: None for evaluation.
+
+    Raises:
+        BadRecord: it cannot be read.
+    """
+    if path.suffix != ".json":
+        return [read_image(path, max_pixels)] * (frames or 1)
+    if frames is None:
+        raise BadRecord(f"{path} holds a clip, but model.vision.frames is not set", "image")
+    try:
+        content = json.loads(Storage().read_whole(path))
+    except (OSError, ValueError) as error:
+        raise BadRecord(f"the clip {path} cannot be read ({reason(error) if isinstance(error, OSError) else error})", "image") from error
+    if not isinstance(content, list) or not content:
+        raise BadRecord(f"the clip {path} is not a list of base64 images", "image")
+    try:
+        return [
+            decode_image(base64.b64decode(content[index], validate=True), max_pixels)
+            for index in sample_frame_ids(len(content), frames, rng)
+        ]
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise BadRecord(f"the clip {path}: a frame is not base64 text ({error})", "image") from error
+
+
+def pixel_tensor(images: Sequence[np.ndarray]) -> Tensor:
+    """Images uint8 [S, S, 3] or clips [F, S, S, 3] as one tensor [B, 3, S, S] or [B, F, 3, S, S]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(images), -1, -3)))

@@ -1,0 +1,16 @@
+"""The config class of each task."""
+
+from engine.config.classification import ClassificationConfig
+from engine.config.nlvr import NlvrConfig
+from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.vqa import VqaConfig
+
+SCHEMAS: dict[str, type[RunConfig]] = {
+    "pretrain": PretrainConfig,
+    "retrieval": RetrievalConfig,
+    "grounding": GroundingConfig,
+    "nlvr": NlvrConfig,
+    "classification": ClassificationConfig,
+    "vqa": VqaConfig,
+}
+"""By the task's name."""

@@ -1,0 +1,105 @@
+"""What evaluating statements about pairs and evaluating classification have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from common.distributed import is_main
+from dataset.config import LabelledData
+from dataset.streams.base import Stream
+from dataset.tasks.labelled import LabelledSet, LabelledTrain, Read, collate_labelled
+from engine.evaluators.base import Inputs, share_of
+from evaluation.classification import accuracy, majority
+from evaluation.report import ReportPanels
+from models.vlm import VisionLanguageModel
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Where the records of an evaluator come from."""
+
+    data: LabelledData
+    read: Callable[[Path], Read]
+    """From an image folder to what reads a file."""
+    inputs: Inputs
+    batch_size: int
+    train_labels: Sequence[int]
+    """For the majority answer."""
+    predictions: Path | None = None
+    """The folder that the predictions on every test set are written to."""
+
+
+class LabelledEvaluator:
+    """Labels of the records of one split; of the test set also those of its languages."""
+
+    def __init__(self, split: str, held_out: HeldOut) -> None:
+        names = [split, *(held_out.data.languages if split == "test" else ())]
+        self.sets = [LabelledSet(name, held_out.data, held_out.read, held_out.inputs.image_size) for name in names]
+        self.held_out = held_out
+
+    def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
+        """`acc` in percent; of a language as "language/acc", and "mean/acc" of all languages."""
+        numbers: dict[str, float] = {}
+        for place, data in enumerate(self.sets):
+            chances = self._evaluate(model, data)
+            found = self._numbers(data, chances.argmax(dim=1).tolist())
+            numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
+            if self.held_out.predictions is not None and data.split != "validation" and is_main():
+                self._write(self.held_out.predictions, data, chances)
+        return _with_mean(numbers)
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """The most frequent label of the training set, everywhere."""
+        guess = majority(self.held_out.train_labels)
+        numbers: dict[str, float] = {}
+        for place, data in enumerate(self.sets):
+            found = self._numbers(data, [guess] * len(data))
+            numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
+        return {"majority": _with_mean(numbers)}
+
+    def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
+        """None."""
+        return ReportPanels()
+
+    def _evaluate(self, model: VisionLanguageModel, data: LabelledSet) -> Tensor:
+        """Probabilities [R, C] of all records, computed in shares."""
+        inputs = self.held_out.inputs
+        collate = partial(collate_labelled, tokenizer=inputs.tokenizer, max_tokens=inputs.max_tokens)
+        share = Subset(data, list(share_of(len(data))))
+        batches = DataLoader(share, self.held_out.batch_size, collate_fn=collate)  # pyright: ignore[reportArgumentType]
+        moved = ({name: value.to(inputs.device) for name, value in batch.items()} for batch in inputs.stoppable(batches))
+        rows = [self._chances(model, batch).cpu() for batch in moved]
+        found = inputs.interruption.gather(torch.cat(rows) if rows else None)
+        return torch.cat([part for part in found if part is not None])
+
+    def _chances(self, model: VisionLanguageModel, batch: dict[str, Tensor]) -> Tensor:
+        """Probabilities [R, C] of one batch."""
+        raise NotImplementedError
+
+    def _numbers(self, data: LabelledSet, predicted: Sequence[int]) -> dict[str, float]:
+        return {"acc": accuracy(predicted, data.labels)}
+
+    def _write(self, folder: Path, data: LabelledSet, chances: Tensor) -> None:
+        """Write a test set's predictions."""
+        raise NotImplementedError
+
+
+def train_labels(stream: Stream) -> list[int]:
+    """The labels of a training stream of labelled records."""
+    assert isinstance(stream, LabelledTrain), "these tasks train on no other"
+    return stream.labels
+
+
+def _with_mean(numbers: dict[str, float]) -> dict[str, float]:
+    """Add the mean accuracy of the languages, where there are any."""
+    languages = [value for name, value in numbers.items() if name.endswith("/acc")]
+    return numbers | ({f"{MEAN}/acc": sum(languages) / len(languages)} if languages else {})
