@@ -11,7 +11,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Decoding = Literal["fast", "exact"]
 """How images for training are decoded and resized. fast: JPEG files with OpenCV, at 1/2, 1/4 or 1/8 of their resolution where the crop
-still has the pixels that the model takes; the result differs from exact by about one grey level in 255 (docs/performance.md). exact: with
+still has the pixels that the model takes; the result differs from exact by one to two grey levels of 255 (docs/performance.md). exact: with
 Pillow in full resolution, to the bits of the published code's transforms. Other formats, and all images of evaluations, are always exact.
 Crops, flips and boxes are the same either way."""
 

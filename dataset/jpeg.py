@@ -61,11 +61,11 @@ class EncodedJpeg:
         pixels = self._decoded(scale)  # uint8 [ceil(height / scale), ceil(width / scale), 3], BGR
         if pixels is None or pixels.shape[:2] != (-(-self.height // scale), -(-self.width // scale)):
             return None
-        if scale == 1:
-            x0, y0, x1, y1 = crop
-            pixels = _resized(pixels[y0:y1, x0:x1], side)
-        else:
-            pixels = _resampled(pixels, crop, scale, side)
+        x0, y0, x1, y1 = crop
+        try:
+            pixels = _resized(pixels[y0:y1, x0:x1], side) if scale == 1 else _resampled(pixels, crop, scale, side)
+        except cv2.error:  # such as a side beyond what OpenCV can resample
+            return None
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # here, where pixels are fewest
 
     def _decoded(self, scale: int) -> np.ndarray | None:

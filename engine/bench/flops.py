@@ -69,8 +69,9 @@ class FlopCount:
 
 def negatives_without_content() -> AbstractContextManager[None]:
     """Inside, no pass looks at which texts and images were drawn as negatives: on tensors without content nobody knows."""
-    # on average drawn texts have as many tokens as those that they are drawn from
-    packing = (passes, "packing_of_drawn", lambda packing, mask: packing)
+    # on average drawn texts have as many tokens as those that they are drawn from; on a GPU their padding is computed along
+    packed = not torch.cuda.is_available()
+    packing = (passes, "packing_of_drawn", lambda packing, mask: packing if packed else None)
     return replaced([packing, (passes, "hard_negatives_one_by_one", passes.hard_negatives)])
 
 

@@ -173,6 +173,13 @@ class EngineSettings(Settings):
             raise_problems([("timeout", message)])
         return self
 
+    @model_validator(mode="after")
+    def _graphs_replay_where_weights_stay(self) -> "EngineSettings":
+        if self.compile == "graphs" and self.strategy != "ddp":
+            message = f"engine.compile = graphs needs weights that stay in place; under engine.strategy = {self.strategy} take true."
+            raise_problems([("compile", message)])
+        return self
+
 
 class WandbSettings(Settings):
     """Weights & Biases; needs the package wandb."""

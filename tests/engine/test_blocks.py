@@ -1,10 +1,15 @@
-"""Blocks that are computed again give the same gradients."""
+"""Blocks that are computed again give the same gradients; what blocks cannot be."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from common.errors import UserError
 from engine.blocks import recompute_blocks
+from engine.config.loader import load_config
+from small_run import pretrain_settings, write_config
 from task_batches import ALL, pair_batch, pretraining
 
 
@@ -26,3 +31,10 @@ def test_recomputed_blocks_draw_the_same_dropout_and_give_the_same_gradients(sha
         torch.stack(list(task({"regions": pair_batch(6, regions=True)}).values())).sum().backward()
         gradients.append([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed"])
+def test_graphs_are_refused_where_weights_move(strategy: str, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", pretrain_settings(tmp_path, 1))
+    with pytest.raises(UserError, match="engine.compile = graphs needs weights that stay in place"):
+        load_config(config, [f"engine.strategy={strategy}", "engine.compile=graphs"], "pretrain")

@@ -123,8 +123,11 @@ def test_shards_shrink_with_the_number_of_ranks() -> None:
         sizes = [model_states(task, settings, world) for world in (1, 8)]
         assert sizes[1]["AdamW moments"] == pytest.approx(sizes[0]["AdamW moments"] / 8, rel=1e-3)
         assert (sizes[1]["weights"] < sizes[0]["weights"]) == (stage == 3 or strategy == "fsdp")
-    whole = [model_states(task, EngineSettings(), world) for world in (1, 8)]
+    settings = EngineSettings(streams="together")
+    whole = [model_states(task, settings, world) for world in (1, 8)]
     assert whole[0] == whole[1]
+    # gradients of the first stream wait outside of DDP's buckets for those of the second
+    assert model_states(task, EngineSettings(), 8)["gradients"] == 2 * whole[1]["gradients"]
 
 
 def test_gpu_days_are_steps_times_seconds_times_gpus() -> None:
