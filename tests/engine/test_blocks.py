@@ -36,5 +36,5 @@ def test_recomputed_blocks_draw_the_same_dropout_and_give_the_same_gradients(sha
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed"])
 def test_graphs_are_refused_where_weights_move(strategy: str, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", pretrain_settings(tmp_path, 1))
-    with pytest.raises(UserError, match="engine.compile = graphs needs weights that stay in place"):
+    with pytest.raises(UserError, match=r"engine\.compile = graphs needs weights that stay in place"):
         load_config(config, [f"engine.strategy={strategy}", "engine.compile=graphs"], "pretrain")
