@@ -83,6 +83,7 @@ class Training:
                     self._stop(self.engine.interruption.name())
                 self.engine.store.wait()
         finally:
+            self.engine.store.leave()
             self.bar.close()
             if self.log is not None:
                 self.log.close()

@@ -1,13 +1,22 @@
 """Fixtures that several test folders share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from common.compat import ensure_torchvision
 from small_run import write_data
 
 ensure_torchvision()  # before a test module imports transformers
+
+
+@pytest.fixture(autouse=True)
+def _fresh_precision() -> Iterator[None]:
+    """Accelerate keeps one precision a process; a test that took another must not decide for the next."""
+    yield
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="session")

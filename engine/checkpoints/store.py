@@ -104,6 +104,12 @@ class CheckpointStore:
             self._thread.join()
         self.poll()
 
+    def leave(self, seconds: float = 5.0) -> None:
+        """Give a write that is under way a moment to end, before the process does: Python aborts where its threads still compute."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        self.poll()
+
     def load_latest(self) -> Checkpoint | None:
         """The newest checkpoint that is good on all ranks, or None where there is none; together on all ranks.
 
