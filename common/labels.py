@@ -1,4 +1,7 @@
-"""Labels of tokens, shared by the data side that writes them and the losses that read them."""
+"""Marks in integer tensors, shared by the data side that writes them and the models that read them."""
 
 IGNORED = -100
 """Not a token to predict: padding in the lists of masked tokens."""
+
+HOLE = -1
+"""Where a row of packed texts has no token."""

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.labels import HOLE
+
 MULTIPLE = 8
 """Packed rows are a multiple of this many tokens long: few different shapes, and ones that matrix units like."""
 ONE_ROW = 128
 """Texts of at most so many tokens together share one row; more are packed into rows about this long, since tokens of all texts of a row
 are compared in its attention."""
-HOLE = -1
 
 
 def text_bins(lengths: Sequence[int], width: int) -> Tensor:

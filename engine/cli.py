@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from common.errors import UserError
-from engine.launch import ROOT, TASKS, Entry, Parser, Start, add_override_option, add_start_options, guard, run_task
+from engine.launch import ROOT, TASKS, Entry, Parser, Start, add_config_options, add_start_options, guard, run_task
 from engine.launch.plan import add_plan_options, make_plan
 from engine.launch.sbatch import add_job_options, job_of, sbatch_file
 
@@ -182,9 +182,7 @@ def _headline(file: Path) -> str:
 
 def _config_parser(name: str, description: str, tasks: Mapping[str, Entry]) -> Parser:
     parser = Parser(prog=f"run.py {name}", description=description, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
-    parser.add_argument("--task", metavar="TASK", help=f"one of {', '.join(tasks)}; default: the file's own")
-    add_override_option(parser)
+    add_config_options(parser, tasks)
     return parser
 
 

@@ -9,12 +9,14 @@ all its candidate texts, so that an image's keys and values are neither projecte
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.context import Seen, VisionContext
 from models.fusion import FusionLayer
+from models.packing import Rows
 from models.vlm import VisionLanguageModel
 
 
@@ -35,39 +37,22 @@ class PackedTexts:
         return to_device(self.states[to_device(positions, self.states.device)], device)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """How packed tokens are laid out as rows of equal width; the places that are left over hold copies of other tokens."""
+class Laid(NamedTuple):
+    """Packed tokens as rows of equal width."""
 
-    shape: tuple[int, int]
-    places: Tensor | None
-    """[rows * width] the packed token at each place; None where all rows are full."""
-    tokens: Tensor | None
-    """[S] the place of each packed token; None where all rows are full."""
+    rows: Rows
     mask: Tensor | None
     """[rows, 1, 1, width] True for tokens; None where all rows are full."""
 
     @classmethod
-    def of(cls, lengths: Tensor, device: torch.device) -> "Rows":
-        """Rows of these lengths [rows] (on the CPU, all at least 1)."""
-        width = int(lengths.max())
-        column = torch.arange(width)
-        inside = column < lengths[:, None]  # [rows, width]
+    def of(cls, lengths: Tensor, device: torch.device) -> "Laid":
+        """Rows of these lengths [rows] (on the CPU, all at least 1), one after another in the list of tokens."""
+        count, width = len(lengths), int(lengths.max())
+        inside = torch.arange(width) < lengths[:, None]  # [rows, width]
         if bool(inside.all()):
-            return cls((len(lengths), width), None, None, None)
-        starts = lengths.cumsum(0) - lengths
-        places = starts[:, None] + torch.minimum(column, lengths[:, None] - 1)
-        tokens = inside.flatten().nonzero().squeeze(1)
-        places, tokens, inside = (to_device(part, device) for part in (places.flatten(), tokens, inside))
-        return cls((len(lengths), width), places, tokens, inside[:, None, None, :])
-
-    def spread(self, packed: Tensor) -> Tensor:
-        """[S, H] -> [rows, width, H]."""
-        return (packed if self.places is None else packed[self.places]).unflatten(0, self.shape)
-
-    def collect(self, rows: Tensor) -> Tensor:
-        """[rows, width, H] -> [S, H]."""
-        return rows.flatten(0, 1) if self.tokens is None else rows.flatten(0, 1)[self.tokens]
+            return cls(Rows(count, width), None)
+        places = inside.flatten().nonzero().squeeze(1)
+        return cls(Rows(count, width, to_device(places, device)), to_device(inside, device)[:, None, None, :])
 
 
 @torch.no_grad()
@@ -87,16 +72,16 @@ def match_candidates(model: VisionLanguageModel, images: VisionContext, tokens: 
     device = tokens.device
     ends = lengths.cumsum(0)
     of_image = ends[counts.cumsum(0) - 1].diff(prepend=torch.zeros(1, dtype=torch.int64))  # [B] tokens of all its candidates
-    texts, whole, single = Rows.of(lengths, device), Rows.of(of_image, device), Rows.of(torch.ones_like(lengths), device)
+    texts, whole, single = Laid.of(lengths, device), Laid.of(of_image, device), Laid.of(torch.ones_like(lengths), device)
     *most, last = model.fusion.blocks()
     for index, layer in enumerate(most):
         tokens = _layer(layer, tokens, (texts, texts), tokens, images.layer(index).rows(None), whole)
     first = tokens[to_device(ends - lengths, device)]  # [M, H]: the matching head reads position 0 alone
-    fused = _layer(last, tokens, (texts, single), first, images.layer(len(most)).rows(None), Rows.of(counts, device))
+    fused = _layer(last, tokens, (texts, single), first, images.layer(len(most)).rows(None), Laid.of(counts, device))
     return model.match_logits(fused[:, None])[:, 1]
 
 
-def _layer(layer: FusionLayer, tokens: Tensor, rows: tuple[Rows, Rows], queries: Tensor, seen: Seen, images: Rows) -> Tensor:
+def _layer(layer: FusionLayer, tokens: Tensor, rows: tuple[Laid, Laid], queries: Tensor, seen: Seen, images: Laid) -> Tensor:
     """A fusion layer over packed tokens.
 
     Args:
@@ -112,11 +97,11 @@ def _layer(layer: FusionLayer, tokens: Tensor, rows: tuple[Rows, Rows], queries:
     """
     texts, asking = rows
     own, cross = layer.self_attention, layer.cross_attention
-    keys, values = (own.split(texts.spread(projected)) for projected in (own.key(tokens), own.value(tokens)))
-    mixed = own.mix(asking.spread(own.query(queries)), keys, values, texts.mask)
-    queries = layer.self_attention_norm(queries + own.output(asking.collect(mixed)))
-    mixed = cross.mix(images.spread(cross.query(queries)), *seen)
-    queries = layer.cross_attention_norm(queries + cross.output(images.collect(mixed)))
+    keys, values = (own.split(texts.rows.padded(projected)) for projected in (own.key(tokens), own.value(tokens)))
+    mixed = own.mix(asking.rows.padded(own.query(queries)), keys, values, texts.mask)
+    queries = layer.self_attention_norm(queries + own.output(asking.rows.flat(mixed)))
+    mixed = cross.mix(images.rows.padded(cross.query(queries)), *seen)
+    queries = layer.cross_attention_norm(queries + cross.output(images.rows.flat(mixed)))
     return layer.feed_forward(queries)
 
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HOLE = -1
-"""Where a packed row has no token."""
+from common.labels import HOLE
 
 
 class Rows(NamedTuple):

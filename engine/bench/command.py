@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from engine.launch import Parser, add_override_option
+from engine.launch import Parser, add_config_options
 
 if TYPE_CHECKING:
     from engine.bench.report import BenchReport, BenchRequest, Comparison
@@ -32,9 +32,7 @@ BETWEEN = re.compile(r",(?![^\[{]*[\]}])")
 def bench_parser(tasks: Sequence[str]) -> Parser:
     """The command line of `run.py bench`."""
     parser = Parser(prog="run.py bench", description="Measure speed: optimizer steps of a config, or one of its parts.", allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
-    parser.add_argument("--task", metavar="TASK", help=f"one of {', '.join(tasks)}; default: the file's own")
-    add_override_option(parser)
+    add_config_options(parser, tasks)
     parser.add_argument("--data", choices=("synthetic", "real"), default="synthetic", help="batches from the config alone, or its files")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="timed steps (default 10)")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="steps before them that do not count (default 2)")

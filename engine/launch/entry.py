@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -81,6 +81,13 @@ def add_start_options(parser: argparse.ArgumentParser) -> None:
     """The options that every way of starting a task has."""
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
     parser.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="the run's folder; the same one again resumes it")
+    add_override_option(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser, tasks: Iterable[str]) -> None:
+    """The options that every command has which reads a config and starts nothing."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
+    parser.add_argument("--task", metavar="TASK", help=f"one of {', '.join(tasks)}; default: the file's own")
     add_override_option(parser)
 
 

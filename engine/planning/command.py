@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from engine.launch import Parser, add_override_option
+from engine.launch import Parser, add_config_options
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -18,9 +18,7 @@ def plan_parser(tasks: Sequence[str]) -> Parser:
     """The command line of `run.py plan`."""
     text = "Say what a run will cost in memory and time, without a GPU: from shapes, counted operations and a stated share of the peak."
     parser = Parser(prog="run.py plan", description=text, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's YAML file")
-    parser.add_argument("--task", metavar="TASK", help=f"one of {', '.join(tasks)}; default: the file's own")
-    add_override_option(parser)
+    add_config_options(parser, tasks)
     parser.add_argument("--memory", required=True, metavar="SIZE", help="of one GPU: 80G (K, M, G, T: powers of 1024)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many (default 1)")
     parser.add_argument("--device", default="h100", metavar="NAME", help="a100, h100, h200, l40s or rtx4090 (default h100)")

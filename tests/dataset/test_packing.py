@@ -5,8 +5,9 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor
 
+from common.labels import HOLE
 from dataset.config import MaskingConfig
-from dataset.packing import HOLE, MULTIPLE, ONE_ROW, text_bins
+from dataset.packing import MULTIPLE, ONE_ROW, text_bins
 from dataset.streams.base import PlacedRow, TextRow, TextSide
 from fake_records import small_tokenizer
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from common.labels import HOLE
 from models.config import FusionConfig, TextConfig
 from models.context import VisionContext
 from models.fusion import Fusion, FusionPass
-from models.packing import HOLE, Packing
+from models.packing import Packing
 from models.vision.regions import RegionViews, region_tokens
 
 CONFIG = TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=20, max_positions=16, dropout=0.0)

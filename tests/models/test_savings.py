@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.labels import HOLE
 from models.attention import AttentionKind, use_attention
 from models.config import ModelConfig, Savings
 from models.objectives.matching import hard_negatives, hard_negatives_one_by_one
-from models.packing import HOLE, Packing
+from models.packing import Packing
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.vlm import VisionLanguageModel
 from task_batches import ALL, LENGTH, pair_batch, small_config
