@@ -100,7 +100,7 @@ class Stepper:
         return {"loss": torch.stack(totals).sum()} | losses
 
     def _turns(self, loaded: Loaded) -> list[list[str]]:
-        if not self.strategy.takes_turns:
+        if not self.strategy.settings.takes_turns:
             return [list(loaded)]
         return self.task.turns({name: batch.tensors for name, batch in loaded.items()})
 

@@ -38,13 +38,8 @@ class FlopCount:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        with torch.device("meta"):
-            self.task = make_task(config)
-        self.task.train()
-        # constants that the model keeps must not be made while tensors are without content
-        normalize_images(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), self.task.model.dtype)
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        _empty(self.task, self.mode)
+        self.task = empty_task(config, self.mode)
         self._known: dict[object, dict[str, float]] = {}
 
     def count(self, batches: Shapes) -> dict[str, float]:
@@ -75,8 +70,12 @@ def negatives_without_content() -> AbstractContextManager[None]:
     return replaced([packing, (passes, "hard_negatives_one_by_one", passes.hard_negatives)])
 
 
-def _empty(task: Task, mode: FakeTensorMode) -> None:
-    """Put tensors without content in the place of a task's parameters and buffers; shared ones stay shared."""
+def empty_task(config: RunConfig, mode: FakeTensorMode) -> Task:
+    """A config's task in training mode, its parameters and buffers without content and memory; shared ones stay shared."""
+    with torch.device("meta"):
+        task = make_task(config).train()
+    # constants that the model keeps must not be made while tensors are without content
+    normalize_images(torch.zeros(1, 3, 1, 1, dtype=torch.uint8), task.model.dtype)
     made: dict[int, nn.Parameter] = {}
     originals = dict(task.named_parameters(remove_duplicate=False))
     for name, parameter in originals.items():
@@ -87,6 +86,7 @@ def _empty(task: Task, mode: FakeTensorMode) -> None:
     for name, buffer in list(task.named_buffers(remove_duplicate=False)):
         owner, _, last = name.rpartition(".")
         setattr(task.get_submodule(owner), last, _fake(buffer, mode))
+    return task
 
 
 def _fake(tensor: Tensor, mode: FakeTensorMode) -> Tensor:

@@ -166,6 +166,12 @@ class EngineSettings(Settings):
     """Seconds without progress after which a run ends itself, with exit code 124; three times as many before the first step. 0 or null:
     never."""
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether streams may be differentiated one after the other (`Task.turns`). The other strategies shard gradients while they arrive,
+        and were not built for parameters that a last pass leaves out."""
+        return self.strategy == "ddp" and self.streams == "in_turn"
+
     @model_validator(mode="after")
     def _warning_comes_first(self) -> "EngineSettings":
         if self.stall_warning and self.timeout and self.timeout <= self.stall_warning:

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.bench.flops import negatives_without_content
+from engine.bench.flops import empty_task, negatives_without_content
 from engine.blocks import Recomputed, recompute_blocks
 from engine.config.schema import RunConfig
 from engine.planning.shapes import Shapes
-from engine.tasks import make_task
 from models.tasks.base import Task
 
 MASK_ALIGNMENT = 16
@@ -147,17 +146,9 @@ class FakeStep:
 
     def task(self, recomputed: Recomputed = False) -> Task:
         """A new task in training mode, its blocks recomputed as said."""
-        with torch.device("meta"):
-            task = make_task(self.config)
-        for module in task.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(self._fake(parameter.detach()), parameter.requires_grad)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = self._fake(buffer)
+        task = empty_task(self.config, self.mode)
         recompute_blocks(task.model.stacks(), recomputed)
-        return task.train()
+        return task
 
     def memory(self, shapes: Shapes, recomputed: Recomputed = False) -> StepMemory:
         """What one pass over a micro-batch takes."""
@@ -179,14 +170,10 @@ class FakeStep:
 
     def _turns(self, task: Task, batches: Mapping[str, Mapping[str, Tensor]]) -> list[list[str]]:
         """As the engine's steps have them."""
-        settings = self.config.engine
-        return task.turns(batches) if settings.strategy == "ddp" and settings.streams == "in_turn" else [list(batches)]
+        return task.turns(batches) if self.config.engine.takes_turns else [list(batches)]
 
     def _batches(self, shapes: Shapes) -> dict[str, dict[str, Tensor]]:
         return {name: shape.tensors(self.side) for name, shape in shapes.items()}
-
-    def _fake(self, meta: Tensor) -> Tensor:
-        return self.mode.fake_tensor_converter.from_meta_and_device(self.mode, meta, torch.device("cpu"))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

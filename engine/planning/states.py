@@ -44,7 +44,7 @@ def model_states(task: Task, settings: EngineSettings, world: int) -> States:
     if settings.strategy == "deepspeed":
         return _zero(settings.zero_stage, settings.precision == "bf16", whole, trained, world) | {"model buffers": buffers}
     # DDP's buckets are the gradients themselves (gradient_as_bucket_view), once a backward pass has summed them over ranks
-    unsummed = trained if world > 1 and (settings.accumulation > 1 or settings.streams == "in_turn") else 0
+    unsummed = trained if world > 1 and (settings.accumulation > 1 or settings.takes_turns) else 0
     return {"weights": whole + buffers, "gradients": trained + unsummed, "AdamW moments": 2 * trained}
 
 

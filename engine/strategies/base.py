@@ -83,11 +83,6 @@ class Strategy:
         """
         raise NotImplementedError
 
-    @property
-    def takes_turns(self) -> bool:
-        """Whether streams may be differentiated one after the other (`Task.turns`)."""
-        return False
-
     def losses(self, batches: Mapping[str, Batch], contrast: Contrast) -> Tensors:
         """One forward pass of the task on this rank; see `Task.forward`."""
         if self.settings.compile == "graphs":

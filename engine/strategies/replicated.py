@@ -31,11 +31,6 @@ class Replicated(Native):
         self._treat_blocks(task.model)
         self.wrapped = self.accelerator.prepare_model(task)
 
-    @property
-    def takes_turns(self) -> bool:
-        """See `Strategy`; the others shard gradients while they arrive, and were not built for parameters that a last pass leaves out."""
-        return self.settings.streams == "in_turn"
-
     def unsynchronised(self) -> AbstractContextManager[None]:
         """See `Strategy`; Accelerate's own does nothing in a group of one process, whose model is wrapped all the same."""
         return self.wrapped.no_sync() if isinstance(self.wrapped, DistributedDataParallel) else nullcontext()
