@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from models.candidates import PackedTexts, match_candidates
-from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
 from models.vlm import FusionPass, VisionLanguageModel
+from task_batches import ranking_model
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([3, 7, 1, 7, 5, 2, 2])
@@ -14,16 +14,7 @@ LENGTHS = torch.tensor([3, 7, 1, 7, 5, 2, 2])
 
 @pytest.fixture(scope="module")
 def model() -> VisionLanguageModel:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        vision=Beit2Config(image_size=16, patch_size=8, width=8, depth=1, heads=2),
-        text=TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=40, max_positions=16),
-        fusion=FusionConfig(layers=3),
-    )
-    model = VisionLanguageModel(config, ("itc", "itm")).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return ranking_model(vision_width=8, fusion_layers=3)
 
 
 @pytest.fixture(scope="module")

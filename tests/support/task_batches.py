@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
 from models.tasks.pretrain import Pretraining, StreamObjectives
+from models.vlm import VisionLanguageModel
 
 VOCABULARY, LENGTH, MASKED = 40, 6, 3
 ALL = {"itc": 1.0, "itm": 0.5, "mlm": 2.0}
@@ -31,6 +32,20 @@ def pretraining(streams: Mapping[str, Mapping[str, float]], dropout: float = 0.0
         if parameter.dim() > 1 and parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(len(name)))
     return task
+
+
+def ranking_model(vision_width: int, fusion_layers: int) -> VisionLanguageModel:
+    """A model for ranking, in evaluation mode, with weights far enough apart that logits differ."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vision=Beit2Config(image_size=16, patch_size=8, width=vision_width, depth=1, heads=2),
+        text=TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=40, max_positions=16),
+        fusion=FusionConfig(layers=fusion_layers),
+    )
+    model = VisionLanguageModel(config, ("itc", "itm")).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 def pair_batch(rows: int, seed: int = 0, regions: bool = False) -> dict[str, Tensor]:

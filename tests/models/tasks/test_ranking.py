@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models.candidates import PackedTexts
-from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
 from models.tasks.ranking import ImageTokens, Pairs, best_candidates, encode_texts, groups_of, score_pairs, share_by_weight, similarity
 from models.vlm import FusionPass, VisionLanguageModel
+from task_batches import ranking_model
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 5, 2
@@ -17,16 +17,7 @@ IMAGES, BATCH = 5, 2
 
 @pytest.fixture(scope="module")
 def model() -> VisionLanguageModel:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        vision=Beit2Config(image_size=16, patch_size=8, width=16, depth=1, heads=2),
-        text=TextConfig(width=16, layers=1, heads=2, intermediate=32, vocab_size=40, max_positions=16),
-        fusion=FusionConfig(layers=2),
-    )
-    model = VisionLanguageModel(config, ("itc", "itm")).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return ranking_model(vision_width=16, fusion_layers=2)
 
 
 @pytest.fixture(scope="module")
