@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -17,7 +18,7 @@ from dataset.streams.base import Stream
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, Read, collate_labelled
 from engine.evaluators.base import Inputs, share_of
 from evaluation.classification import accuracy, majority
-from evaluation.report import ReportPanels
+from evaluation.report import LabelPanel, ReportPanels
 from models.vlm import VisionLanguageModel
 
 MEAN = "mean"
@@ -45,12 +46,15 @@ class LabelledEvaluator:
         names = [split, *(held_out.data.languages if split == "test" else ())]
         self.sets = [LabelledSet(name, held_out.data, held_out.read, held_out.inputs.image_size) for name in names]
         self.held_out = held_out
+        self.judged: Tensor | None = None
+        """Probabilities [R, C] of the records of the split, once it has been evaluated."""
 
     def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """`acc` in percent; of a language as "language/acc", and "mean/acc" of all languages."""
         numbers: dict[str, float] = {}
         for place, data in enumerate(self.sets):
             chances = self._evaluate(model, data)
+            self.judged = chances if place == 0 else self.judged
             found = self._numbers(data, chances.argmax(dim=1).tolist())
             numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
             if self.held_out.predictions is not None and data.split != "validation" and is_main():
@@ -67,8 +71,20 @@ class LabelledEvaluator:
         return {"majority": _with_mean(numbers)}
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
-        """None."""
-        return ReportPanels()
+        """Records judged wrong and as many judged right, each spread over the split."""
+        assert self.judged is not None, "evaluation, which needs all ranks, comes first"
+        data, best = self.sets[0], self.judged.max(dim=1)
+        names, right = self.label_names(), best.indices == torch.tensor(data.labels)
+        wrong = _spread(~right, max(samples // 2, samples - int(right.sum())))
+        chosen = sorted([*wrong, *_spread(right, samples - len(wrong))])
+        found: list[LabelPanel] = []
+        for item, predicted, chance in ((data[index], int(best.indices[index]), float(best.values[index])) for index in chosen):
+            found.append(LabelPanel(item["images"], item["text"] or "", names[predicted], chance, names[item["label"]]))
+        return ReportPanels(labels=found)
+
+    def label_names(self) -> Sequence[str]:
+        """What the labels 0, 1, ... are called."""
+        raise NotImplementedError
 
     def _evaluate(self, model: VisionLanguageModel, data: LabelledSet) -> Tensor:
         """Probabilities [R, C] of all records, computed in shares."""
@@ -91,6 +107,12 @@ class LabelledEvaluator:
     def _write(self, folder: Path, data: LabelledSet, chances: Tensor) -> None:
         """Write a test set's predictions."""
         raise NotImplementedError
+
+
+def _spread(which: Tensor, count: int) -> list[int]:
+    """At most so many of the places of a mask [R] where it is True, spread over all of them."""
+    places = which.nonzero()[:, 0]
+    return places[np.linspace(0, len(places) - 1, min(count, len(places)), dtype=int)].tolist()
 
 
 def train_labels(stream: Stream) -> list[int]:

@@ -18,6 +18,10 @@ from models.vlm import VisionLanguageModel
 class StatementEvaluator(LabelledEvaluator):
     """Adds `consistency`: percent of sentences that are judged right on all their image pairs (NLVR2)."""
 
+    def label_names(self) -> Sequence[str]:
+        """See `LabelledEvaluator`."""
+        return "False", "True"
+
     def _chances(self, model: VisionLanguageModel, batch: dict[str, Tensor]) -> Tensor:
         assert isinstance(model, PairModel), "the task nlvr has no other"
         true = predict_statements(model, batch["image"], batch["text_ids"], batch["text_mask"])

@@ -66,6 +66,21 @@ class AnswerPanel:
 
 
 @dataclass(frozen=True)
+class LabelPanel:
+    """A labelled record, such as a statement about two images, and the label that it was given."""
+
+    images: Sequence[np.ndarray]
+    """None for records of text alone."""
+    text: str
+    """Empty for images alone."""
+    predicted: str
+    confidence: float
+    """0 to 1."""
+    label: str
+    """The true one."""
+
+
+@dataclass(frozen=True)
 class ReportPanels:
     """All pictures of a report; a section without pictures says what would fill it."""
 
@@ -73,3 +88,4 @@ class ReportPanels:
     retrieval: Sequence[RetrievalPanel] = ()
     attention: Sequence[AttentionPanel] = ()
     answers: Sequence[AnswerPanel] = ()
+    labels: Sequence[LabelPanel] = ()

@@ -14,11 +14,14 @@ from dataset.config import LanguageSplit, StatementData
 from dataset.shapeworld_statements import write_statements
 from dataset.tasks.nlvr import statement_reader
 from dataset.tokenizers import load_tokenizer
+from engine.board import LocalBoard
 from engine.config.loader import load_config
 from engine.config.validate import validate_run
 from engine.evaluators import HeldOut, Inputs, StatementEvaluator
 from engine.interruption import Interruption
+from evaluation.report import ReportPanels, write_report
 from models.tasks.nlvr import PairModel
+from played_evaluation import play_evaluation
 from small_run import MODEL, curve, write_config
 
 COUNTS = {"train": 24, "val": 6, "test": 6}
@@ -41,11 +44,11 @@ class Oracle(PairModel):
         torch.nn.Module.__init__(self)
 
 
-def evaluator(folder: Path, monkeypatch: pytest.MonkeyPatch) -> StatementEvaluator:
+def evaluator(folder: Path, monkeypatch: pytest.MonkeyPatch, interruption: Interruption | None = None) -> StatementEvaluator:
     files = {name: str(folder / f"nlvr_{split}.json") for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))}
     languages = {"id": LanguageSplit(file=files["test"]), "sw": LanguageSplit(file=files["validation"])}
     data = StatementData.model_validate({**files, "image_root": str(folder / "images"), "batch_size": 2, "languages": languages})
-    inputs = Inputs(load_tokenizer(folder / "tokenizer"), 24, 32, torch.device("cpu"), Interruption(None, None))  # pyright: ignore[reportArgumentType]
+    inputs = Inputs(load_tokenizer(folder / "tokenizer"), 24, 32, torch.device("cpu"), interruption or Interruption(LocalBoard()))
     held_out = HeldOut(data, statement_reader, inputs, 4, [1, 1, 0], folder / "predictions")
 
     def chances(self: StatementEvaluator, model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -70,6 +73,33 @@ def test_each_language_has_its_numbers_and_all_have_a_mean(statements: Path, mon
     lines = (statements / "predictions/test.csv").read_text().splitlines()
     assert len(lines) == 12 and lines[0].startswith("test-0-0-0,")
     assert (statements / "predictions/sw.csv").is_file()
+
+
+def test_numbers_and_predictions_are_the_same_on_one_two_and_three_ranks(statements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(interruption: Interruption) -> dict[str, float]:
+        return evaluator(statements, monkeypatch, interruption)(Oracle())
+
+    (alone,) = play_evaluation(1, monkeypatch, part)
+    written = (statements / "predictions/test.csv").read_text()
+    for world in (2, 3):
+        assert play_evaluation(world, monkeypatch, part) == [alone] * world
+        assert (statements / "predictions/test.csv").read_text() == written
+
+
+def test_the_report_shows_what_was_judged_right_and_wrong(statements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluator(statements, monkeypatch)
+    found(Oracle())
+    panels = found.panels(Oracle(), 4).labels
+    wrong = [panel for panel in panels if panel.predicted != panel.label]
+    assert (len(panels), len(wrong)) == (4, 1)  # there is but one wrong one; right ones take the place of others
+    assert {panel.predicted for panel in panels} <= {"True", "False"}
+    for panel in panels:
+        assert [image.shape for image in panel.images] == [(32, 32, 3)] * 2
+        assert panel.text and panel.confidence == 1.0
+    page = write_report(statements, ReportPanels(labels=panels)).read_text()
+    assert page.count("<br>true: ") == 4
+    assert page.count("<b>✗ ") == 1
+    assert page.count('alt="Image 2 of') == 4
 
 
 def settings(folder: Path, task: str, files: str, ending: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Evaluation of retrieval on files, alone and shared among ranks."""
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,11 @@ from dataset.tokenizers import encode_texts, load_tokenizer
 from engine.board import LocalBoard
 from engine.config.schema import RetrievalEvaluation
 from engine.evaluators import Inputs, RetrievalEvaluator
-from engine.evaluators import base as evaluators_base
-from engine.evaluators import retrieval as evaluators_retrieval
 from engine.interruption import Interruption
 from evaluation.retrieval import recall_metrics
 from models.config import ModelConfig
 from models.vlm import FusionPass, VisionLanguageModel
-from played_ranks import PlayedRanks
+from played_evaluation import play_evaluation
 from small_run import MODEL
 
 IMAGES = 6
@@ -37,18 +33,6 @@ def model() -> VisionLanguageModel:
     return model
 
 
-class PlayedInterruption(Interruption):
-    """Exchanges results with ranks that are threads."""
-
-    def __init__(self, exchange: Callable[[Any], list[Any]]) -> None:
-        super().__init__(LocalBoard())
-        self.exchange = exchange
-
-    def gather(self, value: Any) -> list[Any]:
-        """See `Interruption`."""
-        return self.exchange(value)
-
-
 def evaluator(data: Path, interruption: Interruption, **settings: Any) -> RetrievalEvaluator:
     inputs = Inputs(load_tokenizer(data / "tokenizer"), 40, 32, CPU, interruption)
     configured = RetrievalEvaluation.model_validate({"batch_size": 2, "text_batch_size": 3, "pair_batch_size": 7} | settings)
@@ -59,19 +43,14 @@ def evaluate(
     model: VisionLanguageModel, data: Path, world: int, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> list[tuple[dict[str, float], Tensor, Tensor]]:
     """Metrics, candidates and scores on each of some played ranks."""
-    local, played = threading.local(), PlayedRanks(world)
-    for module in (evaluators_base, evaluators_retrieval):
-        monkeypatch.setattr(module, "rank", lambda: local.rank)
-        monkeypatch.setattr(module, "world_size", lambda: world)
 
-    def part(rank: int) -> tuple[dict[str, float], Tensor, Tensor]:
-        local.rank = rank
-        mine = evaluator(data, PlayedInterruption(lambda value: played.gather(rank, value)), **settings)
+    def part(interruption: Interruption) -> tuple[dict[str, float], Tensor, Tensor]:
+        mine = evaluator(data, interruption, **settings)
         metrics = mine(model)
         assert mine.retrieved is not None
         return metrics, *mine.retrieved
 
-    return played.play(part)
+    return play_evaluation(world, monkeypatch, part)
 
 
 @pytest.mark.parametrize("settings", [{"top_k_texts": 3, "top_k_images": 2}, {"top_k": 99, "keep_images": "recompute"}])

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +10,16 @@ import torch
 from common.errors import UserError
 from dataset.tasks.vqa_files import labels_of
 from dataset.tokenizers import load_tokenizer
+from engine.board import LocalBoard
 from engine.config.loader import load_config
 from engine.config.schemas import SCHEMAS
 from engine.config.validate import validate_run
 from engine.config.vqa import VqaConfig
 from engine.evaluators import Inputs
 from engine.evaluators.vqa import VqaEvaluator
+from engine.interruption import Interruption
 from models.answering import AnsweringModel
+from played_evaluation import play_evaluation
 from small_run import task_settings, write_config
 
 MODES = ("rank", "generate", "classify")
@@ -32,9 +34,9 @@ def config_of(small_data: Path, mode: str, **data: Any) -> VqaConfig:
     return config
 
 
-def inputs_of(config: VqaConfig) -> Inputs:
-    alone: Any = SimpleNamespace(beat=lambda: None, gather=lambda value: [value])
-    return Inputs(load_tokenizer(config.tokenizer.path), 40, config.model.vision.image_size, torch.device("cpu"), alone)
+def inputs_of(config: VqaConfig, interruption: Interruption | None = None) -> Inputs:
+    size = config.model.vision.image_size
+    return Inputs(load_tokenizer(config.tokenizer.path), 40, size, torch.device("cpu"), interruption or Interruption(LocalBoard()))
 
 
 def model_of(config: VqaConfig) -> AnsweringModel:
@@ -59,6 +61,22 @@ def test_every_question_is_answered_and_written(mode: str, small_data: Path, tmp
     panels = evaluator.panels(model, 3).answers
     assert [panel.image.shape for panel in panels] == [(32, 32, 3)] * 3
     assert all(panel.given and panel.score is not None for panel in panels)
+
+
+def test_answers_are_the_same_on_one_two_and_three_ranks(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(small_data, "rank")
+    model = model_of(config)
+
+    def part(interruption: Interruption) -> tuple[dict[str, float], list[tuple[str, float]]]:
+        mine = VqaEvaluator(config.data.tests[""], config, inputs_of(config, interruption))
+        return mine(model), mine.predicted
+
+    ((numbers, answers),) = play_evaluation(1, monkeypatch, part)
+    for world in (2, 3):
+        for other, found in play_evaluation(world, monkeypatch, part):
+            assert other == numbers
+            assert [answer for answer, _ in found] == [answer for answer, _ in answers]
+            assert [chance for _, chance in found] == pytest.approx([chance for _, chance in answers], rel=1e-5)
 
 
 def test_secret_answers_give_predictions_and_no_numbers(small_data: Path, tmp_path: Path) -> None:
