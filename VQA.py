@@ -1,11 +1,9 @@
 """Fine-tune and evaluate visual question answering. `python run.py --task vqa --config ...` launches it on any number of GPUs."""
 
-import logging
 from pathlib import Path
 
 from common.distributed import is_main
 from dataset.tasks.vqa import VqaTrain
-from dataset.tasks.vqa_files import count_warnings
 from engine.config.vqa import VqaConfig
 from engine.evaluators import Inputs, Probes
 from engine.evaluators.vqa import VqaEvaluator, majority_answer
@@ -13,8 +11,6 @@ from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
 from engine.trainer import Engine
-
-logger = logging.getLogger(__name__)
 
 
 def main(config: VqaConfig, output_dir: Path) -> None:
@@ -26,11 +22,8 @@ def main(config: VqaConfig, output_dir: Path) -> None:
     train = streams["train"]
     assert isinstance(train, VqaTrain), "this task trains on no other"
     guess = majority_answer(train.questions)
-    tests = {name: VqaEvaluator(file, config, inputs, guess) for name, file in data.tests.items()}
-    validation = VqaEvaluator(data.validation, config, inputs, guess) if data.validation is not None else None
-    splits = {"train": train.questions} | ({"validation": validation.data.questions} if validation else {})
-    for line in count_warnings(data.known_set, splits, {name: test.data.questions for name, test in tests.items()}):
-        logger.warning(line)
+    tests = {name: VqaEvaluator(split, config, inputs, guess) for name, split in data.tests.items()}
+    validation = VqaEvaluator("validation", config, inputs, guess) if data.validation is not None else None
     task = make_task(config)
     engine.initialize(task.model)
     if config.new_decoder:

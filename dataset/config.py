@@ -9,6 +9,7 @@ from dataset.text import Punctuation
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+SPLITS = ("train", "validation", "test")
 Decoding = Literal["fast", "exact"]
 """How images for training are decoded and resized. fast: JPEG files with OpenCV, at 1/2, 1/4 or 1/8 of their resolution where the crop
 still has the pixels that the model takes; the result differs from exact by one to two grey levels of 255 (docs/performance.md). exact: with
@@ -197,14 +198,21 @@ class TaskData(Settings):
     """Texts are cut to this many words before they are tokenized."""
     max_pixels: Positive = 64_000_000
     """Images with more pixels are refused before they are decoded."""
+    expected: dict[str, Positive | None] = {}
+    """How many records (of retrieval: captions) the published files hold: of train, validation or test; of one of several files of a split
+    as test/NAME. Other numbers are warned of."""
 
+    @field_validator("expected")
+    @classmethod
+    def _of_splits(cls, expected: dict[str, int | None]) -> dict[str, int | None]:
+        odd = next((name for name in expected if name.partition("/")[0] not in SPLITS), None)
+        if odd is not None:
+            raise ValueError(f"{odd} is neither a split ({', '.join(SPLITS)}) nor one of its files, such as test/de")
+        return expected
 
-class CaptionCounts(Settings):
-    """How many captions the published files hold."""
-
-    train: Positive | None = None
-    validation: Positive | dict[str, Positive] | None = None
-    test: Positive | dict[str, Positive] | None = None
+    def expected_of(self, split: str, name: str = "") -> int | None:
+        """The published number of records of a split, or of its file of this name; None where it is not known."""
+        return self.expected.get(f"{split}/{name}" if name else split)
 
 
 class RetrievalData(TaskData):
@@ -219,8 +227,6 @@ class RetrievalData(TaskData):
     """The folder of COCO's images in xFlickr&CO; null: image_root."""
     punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
-    expected: CaptionCounts = CaptionCounts()
-    """Other numbers of captions are warned about."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
 
 
@@ -246,8 +252,6 @@ class LabelledData(TaskData):
     """Name -> a further test set, whose numbers are reported under its name, and their mean as mean/accuracy."""
     punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
-    expected: dict[str, Positive] = {}
-    """Published number of records: of train, validation, test or a language. Another number is warned of."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
 
 

@@ -57,7 +57,7 @@ def read_gallery(source: GallerySource) -> list[GalleryImage]:
 
 def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -> dict[str, GallerySource]:
     """The files of a split by language; under "" where there is but one."""
-    named, counts = getattr(data, split), getattr(data.expected, split)
+    named = getattr(data, split)
     files: dict[str, str] = {"": named} if isinstance(named, str) else named
     coco_root = None if data.coco_root is None else Path(data.coco_root)
     return {
@@ -67,7 +67,7 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
             coco_root,
             data.max_words,
             data.punctuation,
-            counts.get(language) if isinstance(counts, dict) else counts,
+            data.expected_of(split, language),
         )
         for language, file in files.items()
     }

@@ -88,7 +88,7 @@ class LabelledTrain(JsonStream):
         self._read = read(Path(config.image_root))
         super().__init__(config, (), text, image_size, name)
         self.config = config
-        warn_of_count("data.train", "records", len(self.records), config.expected.get("train"))
+        warn_of_count("data.train", "records", len(self.records), config.expected_of("train"))
 
     def read(self, file: Path, required: tuple[str, ...]) -> list[LabelledRecord]:
         """See `JsonStream`."""
@@ -148,13 +148,14 @@ class LabelledSet(Dataset[LabelledItem]):
 
     def __init__(self, split: str, config: LabelledData, read: Callable[[Path], Read], image_size: int) -> None:
         file, self.image_root = _place(split, config)
+        expected = config.expected_of("test", split) if split in config.languages else config.expected_of(split)
         self.split = split
         self.records = read(self.image_root)(file)
         if not self.records:
             raise UserError(f"{file}: no record has a label that counts.")
         self.image_size = image_size
         self.config = config
-        warn_of_count(str(file), "records", len(self.records), config.expected.get(split))
+        warn_of_count(str(file), "records", len(self.records), expected)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -32,7 +32,7 @@ class RetrievalTrain(JsonStream):
         super().__init__(config, ("image", "caption", "image_id"), text, image_size, name)
         self.config = config
         files = config.train if isinstance(config.train, str) else ", ".join(config.train)
-        warn_of_count(files, "captions", len(self.records), config.expected.train)
+        warn_of_count(files, "captions", len(self.records), config.expected_of("train"))
         numbers: dict[str, int] = {}  # image ids are numbers or names; equal ids in two files are the same image
         self.image_numbers = [numbers.setdefault(str(record["image_id"]), len(numbers)) for _, _, record in self.records]
 

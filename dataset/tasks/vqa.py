@@ -29,8 +29,9 @@ from common.labels import IGNORED
 from dataset.remote import reason
 from dataset.storage import Storage
 from dataset.streams.base import Sample, TextRow, TextSide, naming
+from dataset.tasks.files import warn_of_count
 from dataset.tasks.vqa_config import VqaData
-from dataset.tasks.vqa_files import Question, read_questions
+from dataset.tasks.vqa_files import Question, count_of, read_questions
 from dataset.text import names_a_side, pre_question
 from dataset.tokenizers import pad_texts, token_lists
 from dataset.transforms import augment_image, decode_image, read_image, squash
@@ -74,6 +75,7 @@ class VqaTrain:
         self.records = [record for record in self.records if record[2].weights]
         if not self.records:
             raise UserError(f"{', '.join(files)}: no question has an answer, so there is nothing to train on.")
+        warn_of_count(", ".join(files), "questions", count_of(self.questions), config.expected_of("train"))
 
     @property
     def questions(self) -> list[Question]:
@@ -129,8 +131,8 @@ class VqaSet(Dataset[VqaItem]):
     """The questions of an evaluation split.
 
     Args:
-        file: of any layout.
-        config: folders and how questions are read.
+        split: validation, test, or of several test sets test/NAME.
+        config: files, folders and how questions are read.
         image_size: side of the model's input in pixels.
         frames: of a clip; None where records are images.
 
@@ -138,9 +140,12 @@ class VqaSet(Dataset[VqaItem]):
         UserError: the file is missing or malformed, or an image unreadable: evaluation skips nothing.
     """
 
-    def __init__(self, file: Path, config: VqaData, image_size: int, frames: int | None) -> None:
-        self.file, self.config, self.image_size, self.frames = file, config, image_size, frames
-        self.questions = read_questions(file)
+    def __init__(self, split: str, config: VqaData, image_size: int, frames: int | None) -> None:
+        file = config.file_of(split)
+        assert file is not None, "a split that there is"
+        self.file, self.config, self.image_size, self.frames = Path(file), config, image_size, frames
+        self.questions = read_questions(self.file)
+        warn_of_count(file, "questions", count_of(self.questions), config.expected_of(split))
 
     def __len__(self) -> int:
         return len(self.questions)

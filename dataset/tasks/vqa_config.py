@@ -1,11 +1,7 @@
 """Settings of the data of question answering."""
 
-from typing import Literal
-
 from dataset.config import AugmentationConfig, Positive, TaskData
 from dataset.text import Punctuation
-
-KnownSet = Literal["vqa_v2", "xgqa", "msrvtt_qa", "msvd_qa"]
 
 
 class VqaData(TaskData):
@@ -26,13 +22,15 @@ class VqaData(TaskData):
     """What becomes of punctuation in questions: X2-VLM, CCLM and X-FM put a space, X-VLM deletes it."""
     ends_with_separator: bool = True
     """Whether a question ends with [SEP]. X-VLM's tokenizer puts none."""
-    known_set: KnownSet | None = None
-    """Which published set this is; a warning tells if the files have other numbers of questions."""
-
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0), careful_flip=True)
     """careful_flip looks at questions and answers."""
 
     @property
     def tests(self) -> dict[str, str]:
-        """All test files by name; a single one has none."""
-        return {"": self.test} if isinstance(self.test, str) else self.test
+        """What names each test set among the splits: test, or test/NAME, by name; a single one has none."""
+        return {"": "test"} if isinstance(self.test, str) else {name: f"test/{name}" for name in self.test}
+
+    def file_of(self, split: str) -> str | None:
+        """The file of validation, test or test/NAME."""
+        kind, _, name = split.partition("/")
+        return self.validation if kind == "validation" else self.test if isinstance(self.test, str) else self.test[name]

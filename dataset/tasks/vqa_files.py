@@ -8,23 +8,16 @@ MSRVTT, MSVD    a JSON object a line: {video_id, question, answer}; frames in vi
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from dataset.tasks.vqa_config import KnownSet, VqaData
+from dataset.tasks.vqa_config import VqaData
 
 Record = dict[str, Any]
 VG_WEIGHT = 0.5
-PUBLISHED: Mapping[KnownSet, Mapping[str, int]] = {
-    "vqa_v2": {"train": 658_111, "test": 447_793},  # training and validation questions are both trained on
-    "xgqa": {"train": 943_000, "test": 9_666},
-    "msrvtt_qa": {"train": 158_581, "validation": 12_278, "test": 72_821},
-    "msvd_qa": {"train": 30_933, "validation": 6_415, "test": 13_157},
-}
-"""Questions of each set; Visual Genome's beside VQA v2 do not count."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +100,9 @@ def labels_of(data: VqaData) -> dict[str, int]:
     return labels
 
 
-def count_warnings(known: KnownSet | None, splits: Mapping[str, Sequence[Question]], tests: Mapping[str, Sequence[Question]]) -> list[str]:
-    """A line for each split whose number of questions is not the published one.
-
-    Args:
-        known: which published set it should be; None for no such.
-        splits: "train" and "validation", as far as there are.
-        tests: test sets by name, "" where there is one alone.
-    """
-    if known is None:
-        return []
-    found = {f"data.{split}": (split, questions) for split, questions in splits.items()}
-    found |= {f"data.test.{name}" if name else "data.test": ("test", questions) for name, questions in tests.items()}
-    counts = {key: (sum(question.source != "vg" for question in questions), split) for key, (split, questions) in found.items()}
-    return [
-        f"{key}: {count:,} questions; {known} has {expected:,}"
-        for key, (count, split) in counts.items()
-        if (expected := PUBLISHED[known].get(split, count)) != count
-    ]
+def count_of(questions: Sequence[Question]) -> int:
+    """How many questions there are; those of Visual Genome, which published numbers leave out, do not count."""
+    return sum(question.source != "vg" for question in questions)
 
 
 class _Wrong(Exception):

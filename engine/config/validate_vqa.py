@@ -4,22 +4,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataset.tasks.vqa import VqaSet
-from dataset.tasks.vqa_files import Question, count_warnings, read_answers
+from dataset.tasks.vqa_files import Question, read_answers
 from engine.config.vqa import VqaConfig
 from engine.evaluators.vqa import majority_answer
 
 
 def vqa_sets(config: VqaConfig) -> Iterator[str]:
-    """Open the evaluation sets and the list of answers, read the first and last image of each set, and compare the counts."""
+    """Open the evaluation sets and the list of answers, and read the first and last image of each set."""
     data, vision = config.data, config.model.vision
     found: dict[str, list[Question]] = {}
-    files = {"data.validation": data.validation}
-    files |= {f"data.test.{name}" if name else "data.test": file for name, file in data.tests.items()}
-    for key, file in files.items():
-        if file is None:
+    for split in ("validation", *data.tests.values()):
+        key = f"data.{split.replace('/', '.')}"
+        if data.file_of(split) is None:
             yield f"{key}: none; the last weights are kept"
             continue
-        held_out = VqaSet(Path(file), data, vision.image_size, vision.frames)
+        held_out = VqaSet(split, data, vision.image_size, vision.frames)
         found[key] = held_out.questions
         for index in {0, len(held_out) - 1}:
             held_out[index]
@@ -27,9 +26,6 @@ def vqa_sets(config: VqaConfig) -> Iterator[str]:
         yield f"{key}: {len(held_out):,} questions {answers}"
     if data.answers is not None:
         yield from _answers(config, found)
-    splits = {"validation": found["data.validation"]} if "data.validation" in found else {}
-    tests = {key.removeprefix("data.test").removeprefix("."): questions for key, questions in found.items() if key.startswith("data.test")}
-    yield from (f"warning: {line}" for line in count_warnings(data.known_set, splits, tests))
 
 
 def _answers(config: VqaConfig, found: dict[str, list[Question]]) -> Iterator[str]:

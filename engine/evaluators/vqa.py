@@ -31,15 +31,15 @@ class VqaEvaluator:
     """Answers every question of a file.
 
     Args:
-        file: questions, with or without answers.
+        split: validation, test or test/NAME; its questions may have no answers.
         config: of the run.
         inputs: how images and texts become a model's inputs.
         guess: the answer to compare with, that of somebody who does not look; None for no such comparison.
     """
 
-    def __init__(self, file: str, config: VqaConfig, inputs: Inputs, guess: str | None = None) -> None:
+    def __init__(self, split: str, config: VqaConfig, inputs: Inputs, guess: str | None = None) -> None:
         self.config, self.inputs, self.guess = config, inputs, guess
-        self.data = VqaSet(Path(file), config.data, inputs.image_size, config.model.vision.frames)
+        self.data = VqaSet(split, config.data, inputs.image_size, config.model.vision.frames)
         self.answers = read_answers(Path(config.data.answers)) if config.data.answers is not None else []
         self.answerer = answerer_of(config.evaluation, self.answers, inputs)
         self.predicted: list[Predicted] = []

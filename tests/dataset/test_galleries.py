@@ -86,7 +86,7 @@ def test_files_may_be_given_by_language_with_the_numbers_of_their_captions(folde
             "batch_size": 2,
             "max_words": 80,
             "punctuation": "delete",
-            "expected": {"validation": 2, "test": {"en": 2, "de": 5000}},
+            "expected": {"validation": 2, "test/en": 2, "test/de": 5000},
         }
     )
     assert set(gallery_sources(data, "validation")) == {""}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import BadRecord, UserError
@@ -17,7 +18,7 @@ from dataset.config import AugmentationConfig
 from dataset.streams.base import TextSide
 from dataset.tasks.vqa import VqaSet, VqaTrain, collate_vqa, question_tokens, read_frames
 from dataset.tasks.vqa_config import VqaData
-from dataset.tasks.vqa_files import Question, count_warnings, read_answers, read_questions
+from dataset.tasks.vqa_files import Question, read_answers, read_questions
 from dataset.tokenizers import load_tokenizer
 
 STILL = AugmentationConfig(crop_scale=None, flip=0.0, rand_augment=False)
@@ -119,16 +120,23 @@ def test_answers_are_a_list_or_a_numbering(tmp_path: Path) -> None:
         read_answers(write(tmp_path / "odd.json", ["yes", 3]))
 
 
-def test_other_counts_than_the_published_ones_are_told() -> None:
-    vqa, vg = Question(1, "?", "a", (), (), "vqa"), Question(2, "?", "a", (), (), "vg")
-    assert count_warnings("vqa_v2", {"train": [vqa, vg]}, {}) == ["data.train: 1 questions; vqa_v2 has 658,111"]  # VG does not count
-    assert count_warnings(None, {"train": [vqa]}, {}) == []
-    assert count_warnings("xgqa", {}, {"de": [vqa]}) == ["data.test.de: 1 questions; xgqa has 9,666"]
+def test_other_counts_than_the_published_ones_are_told(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [GOOD | {"dataset": name} for name in ("vqa", "vqa", "vg")]
+    config = settings(tmp_path, records, test={"de": str(tmp_path / "questions.json")}, expected={"train": 2, "test/de": 9666})
+    VqaTrain(config, TextSide(tokenizer, 20, masking=None), 8, frames=None)
+    assert not caplog.records  # those of Visual Genome do not count
+    VqaSet("test/de", config, 8, frames=None)
+    assert "questions.json: 2 questions, the published data has 9,666" in caplog.text
+    with pytest.raises(ValidationError, match="tests/de is neither a split"):
+        settings(tmp_path, records, expected={"tests/de": 1})
 
 
 def settings(tmp_path: Path, records: list[dict[str, Any]], **changes: Any) -> VqaData:
     file = str(write(tmp_path / "questions.json", records))
-    return VqaData(train=file, test=file, image_root=str(tmp_path), batch_size=2, augmentation=STILL, **changes)
+    plain = {"train": file, "test": file, "image_root": str(tmp_path), "batch_size": 2, "augmentation": STILL}
+    return VqaData.model_validate(plain | changes)
 
 
 def records_of(tmp_path: Path) -> list[dict[str, Any]]:
@@ -178,7 +186,7 @@ def test_frames_of_a_clip_are_spread_over_it_and_changed_alike(tmp_path: Path, t
     write(tmp_path / "vid.json", [base64.b64encode(picture(10 * index)).decode() for index in range(6)])
     file = write(tmp_path / "q.jsonl", [{"video_id": "vid", "question": "What?", "answer": "ball"}])
     config = settings(tmp_path, records_of(tmp_path))
-    held_out = VqaSet(file, config, 8, frames=3)
+    held_out = VqaSet("test", config.model_copy(update={"test": str(file)}), 8, frames=3)
     assert held_out[0]["image"][:, 0, 0, 0].tolist() == [0, 20, 40]
     batch = collate_vqa([held_out[0], held_out[0]], tokenizer, 20, True)
     assert batch["image"].shape == (2, 3, 3, 8, 8)

@@ -47,7 +47,7 @@ def model_of(config: VqaConfig) -> AnsweringModel:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_question_is_answered_and_written(mode: str, small_data: Path, tmp_path: Path) -> None:
     config = config_of(small_data, mode)
-    evaluator = VqaEvaluator(config.data.tests[""], config, inputs_of(config), guess="yes")
+    evaluator = VqaEvaluator("test", config, inputs_of(config), guess="yes")
     model = model_of(config)
     numbers = evaluator(model)
     listed = set(json.loads((small_data / "vqa_answers.json").read_text()))
@@ -68,7 +68,7 @@ def test_answers_are_the_same_on_one_two_and_three_ranks(small_data: Path, monke
     model = model_of(config)
 
     def part(interruption: Interruption) -> tuple[dict[str, float], list[tuple[str, float]]]:
-        mine = VqaEvaluator(config.data.tests[""], config, inputs_of(config, interruption))
+        mine = VqaEvaluator("test", config, inputs_of(config, interruption))
         return mine(model), mine.predicted
 
     ((numbers, answers),) = play_evaluation(1, monkeypatch, part)
@@ -86,20 +86,20 @@ def test_secret_answers_give_predictions_and_no_numbers(small_data: Path, tmp_pa
     ]
     (tmp_path / "test.json").write_text(json.dumps(secret))
     config = config_of(small_data, "rank", test=str(tmp_path / "test.json"))
-    evaluator = VqaEvaluator(config.data.tests[""], config, inputs_of(config), guess="yes")
+    evaluator = VqaEvaluator("test", config, inputs_of(config), guess="yes")
     assert evaluator(model_of(config)) == {}
     assert evaluator.baselines() == {}
     assert len(evaluator.predicted) == len(secret)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_validate_opens_everything(mode: str, small_data: Path, tmp_path: Path) -> None:
+def test_validate_opens_everything(mode: str, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = "\n".join(validate_run(config_of(small_data, mode)))
     assert "data.test: 12 questions with answers" in lines
     assert "23 answers" in lines
-    warned = validate_run(config_of(small_data, mode, validation=None, known_set="msvd_qa"))
+    warned = validate_run(config_of(small_data, mode, validation=None, expected={"test": 13157}))
     assert any("data.validation: none" in line for line in warned)
-    assert any("warning: data.test: 12 questions; msvd_qa has 13,157" in line for line in warned)
+    assert "vqa_test.json: 12 questions, the published data has 13,157" in caplog.text
     (tmp_path / "broken.json").write_text('[{"question": "what?"}]')
     with pytest.raises(UserError, match=r"broken\.json, record 0: none of the known layouts"):
         validate_run(config_of(small_data, mode, test=str(tmp_path / "broken.json")))
@@ -121,5 +121,5 @@ def test_a_class_has_one_number(small_data: Path, tmp_path: Path) -> None:
 def test_answers_that_the_tokenizer_cannot_tell_apart_are_named(small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "answers.json").write_text('["yes", "0", "1", "no"]')  # no digit is in the vocabulary
     config = config_of(small_data, "rank", answers=str(tmp_path / "answers.json"))
-    VqaEvaluator(config.data.tests[""], config, inputs_of(config))
+    VqaEvaluator("test", config, inputs_of(config))
     assert 'first "0" and "1"' in caplog.text
