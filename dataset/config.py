@@ -46,6 +46,8 @@ class TokenizerConfig(Settings):
     """A folder that holds a tokenizer, or a model name that transformers knows."""
     max_tokens: Annotated[int, Field(ge=4)] = 40
     """Longest token sequence, [CLS] and [SEP] included; longer texts are cut."""
+    ends_with_separator: bool = True
+    """Whether texts end with [SEP]. X-VLM's own tokenizer puts none. Answers always do, since a decoder must know where to stop."""
     padding: Padding = "packed"
     """See there. It changes the speed of training and nothing else."""
 

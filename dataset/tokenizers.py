@@ -1,6 +1,6 @@
 """Tokenizers: train a WordPiece vocabulary, load one safely, and turn texts into padded id tensors.
 
-Token sequence (X2-VLM): [CLS] pieces [SEP], cut so that it fits `max_tokens` with [SEP] kept.
+Token sequence (X2-VLM): [CLS] pieces [SEP], cut so that it fits `max_tokens` with [SEP] kept; X-VLM has no [SEP].
 """
 
 from __future__ import annotations
@@ -68,8 +68,12 @@ def _bert_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerBase:
     return BertTokenizer(vocab=vocabulary, do_lower_case=True)
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, ends_with_separator: bool = True) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder, or by a model name that transformers knows.
+
+    Args:
+        path: of the folder, or the name.
+        ends_with_separator: see `TokenizerConfig`.
 
     Raises:
         UserError: nothing can be loaded from `path`, or what was loaded has special tokens only.
@@ -92,11 +96,22 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise UserError(f"tokenizer.path: the tokenizer in {path} has only {len(tokenizer)} entries; its vocabulary file was not read.")
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise UserError(f"tokenizer.path: the tokenizer in {path} has no mask or padding token, which pre-training needs.")
+    if not ends_with_separator:
+        _leave_separator_out(tokenizer)
     return tokenizer
 
 
+def _leave_separator_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer put its [CLS] before a text and nothing behind it, which leaves room for one token more."""
+    from tokenizers.processors import TemplateProcessing
+
+    start = tokenizer.cls_token
+    template = TemplateProcessing(single=f"{start} $A", pair=f"{start} $A $B", special_tokens=[(start, tokenizer.cls_token_id)])
+    tokenizer.backend_tokenizer.post_processor = template  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Ids of each text with [CLS] first and [SEP] last, at most `max_tokens` long, not padded."""
+    """Ids of each text with [CLS] first and, unless the tokenizer leaves it out, [SEP] last, at most `max_tokens` long, not padded."""
     if not texts:
         return []
     encoded = tokenizer(

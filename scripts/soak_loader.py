@@ -64,7 +64,7 @@ def batches_of(data: Path, batch: int) -> MixedBatches:
     """The two streams of the quick start over an embedded data set, `batch` images of each in a step."""
     ensure_torchvision()  # before transformers is imported
     texts = TokenizerConfig(path=str(data / "tokenizer"))
-    tokenizer = load_tokenizer(texts.path)
+    tokenizer = load_tokenizer(texts.path, texts.ends_with_separator)
     images = ImageTextStream(shards=str(data / "shards/images-*.tar"), batch_size=batch)
     regions = RegionTextStream(shards=str(data / "shards/regions-*.tar"), batch_size=2 * batch, max_images=batch)
     kinds = {"images": images, "regions": regions}

@@ -33,7 +33,7 @@ from dataset.tasks.files import warn_of_count
 from dataset.tasks.vqa_config import VqaData
 from dataset.tasks.vqa_files import Question, count_of, read_questions
 from dataset.text import names_a_side, pre_question
-from dataset.tokenizers import pad_texts, token_lists
+from dataset.tokenizers import encode_texts, pad_texts, token_lists
 from dataset.transforms import augment_image, decode_image, read_image, squash
 from dataset.video import sample_frame_ids
 
@@ -100,8 +100,8 @@ class VqaTrain:
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         samples = [sample for group in groups for sample in group]
         rows = [sample.rows[0] for sample in samples]
-        texts, ends, to_longest = [row.text for row in rows], self.config.ends_with_separator, self.text.padding != "max"
-        ids, mask = question_tokens(self.text.tokenizer, texts, self.text.max_tokens, ends, to_longest)
+        tokens = token_lists(self.text.tokenizer, [row.text for row in rows], self.text.max_tokens)
+        ids, mask = pad_texts(self.text.tokenizer, tokens, self.text.max_tokens, to_longest=self.text.padding != "max")
         images = pixel_tensor([sample.image for sample in samples])
         return {"image": images, "text_ids": ids, "text_mask": mask} | self._answers([row.sample_id for row in rows])
 
@@ -181,24 +181,18 @@ class VqaBatch(TypedDict):
     items: list[VqaItem]
 
 
-def collate_vqa(items: list[VqaItem], tokenizer: PreTrainedTokenizerBase, max_tokens: int, ends_with_separator: bool) -> VqaBatch:
+def collate_vqa(items: list[VqaItem], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> VqaBatch:
     """Items as one batch."""
-    ids, mask = question_tokens(tokenizer, [item["text"] for item in items], max_tokens, ends_with_separator)
+    ids, mask = encode_texts(tokenizer, [item["text"] for item in items], max_tokens)
     return {"image": torch.stack([item["image"] for item in items]), "text_ids": ids, "text_mask": mask, "items": items}
-
-
-def question_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int, ends_with_separator: bool, to_longest: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Questions as (ids int64 [B, L], mask bool [B, L]), with or without [SEP] at the end."""
-    if ends_with_separator:
-        return pad_texts(tokenizer, token_lists(tokenizer, texts, max_tokens), max_tokens, to_longest)
-    return pad_texts(tokenizer, [ids[:-1] for ids in token_lists(tokenizer, texts, max_tokens + 1)], max_tokens, to_longest)
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
     """Answers as a decoder reads them, start token, answer, end token: (ids int64 [A, J], mask bool [A, J])."""
-    return pad_texts(tokenizer, token_lists(tokenizer, texts, max_tokens), max_tokens)
+    end = tokenizer.sep_token_id
+    assert isinstance(end, int), "tokenizers of texts have one"
+    rows = token_lists(tokenizer, texts, max_tokens)
+    return pad_texts(tokenizer, [row if row[-1] == end else [*row[: max_tokens - 1], end] for row in rows], max_tokens)
 
 
 def image_path(question: Question, config: VqaData) -> Path:

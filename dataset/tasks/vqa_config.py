@@ -20,8 +20,6 @@ class VqaData(TaskData):
     """Questions of validation and test are cut to this many words; those of training to max_words."""
     punctuation: Punctuation = "space"
     """What becomes of punctuation in questions: X2-VLM, CCLM and X-FM put a space, X-VLM deletes it."""
-    ends_with_separator: bool = True
-    """Whether a question ends with [SEP]. X-VLM's tokenizer puts none."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0), careful_flip=True)
     """careful_flip looks at questions and answers."""
 

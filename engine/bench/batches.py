@@ -126,7 +126,7 @@ def make_supply(request: BenchRequest, steps: int) -> Supply:
     config = request.config
     count = steps * config.engine.accumulation
     if request.data == "real":
-        streams = open_streams(config, load_tokenizer(config.tokenizer.path))
+        streams = open_streams(config, load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator))
         mixed = MixedBatches(streams, request.seed, rank(), world_size(), config.engine.accumulation)
         return Supply(batch_loader(mixed, 0, count, config.engine.workers))
     streams = synthetic_streams(config, request.fixed_length)

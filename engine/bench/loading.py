@@ -135,7 +135,7 @@ def _streams(config: RunConfig) -> dict[str, Stream]:
 
 def _tokenizer(config: RunConfig, synthetic: Records | None, scratch: Path) -> PreTrainedTokenizerBase:
     if synthetic is None:
-        return load_tokenizer(config.tokenizer.path)
+        return load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator)
     texts = [text for record in synthetic.records for text in caption_texts(record.annotation["caption"])]
     train_wordpiece(texts, scratch / "tokenizer", 500)
     return load_tokenizer(scratch / "tokenizer")

@@ -124,7 +124,7 @@ def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
 
 
 def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iterator[str]:
-    tokenizer = load_tokenizer(config.tokenizer.path)
+    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator)
     loaded.append(tokenizer)
     text, longest = config.model.text, config.tokenizer.max_tokens
     if len(tokenizer) > text.vocab_size:

@@ -37,8 +37,9 @@ class Inputs:
         Raises:
             UserError: there is no tokenizer at the path given.
         """
-        size = config.model.vision.image_size
-        return cls(load_tokenizer(config.tokenizer.path), config.tokenizer.max_tokens, size, device, interruption)
+        texts = config.tokenizer
+        tokenizer = load_tokenizer(texts.path, texts.ends_with_separator)
+        return cls(tokenizer, texts.max_tokens, config.model.vision.image_size, device, interruption)
 
     def stoppable(self, batches: Iterable[Item]) -> Iterator[Item]:
         """The batches of an evaluation's share; ends with `Interrupted` when the run is to stop. For what all ranks do, not one alone."""

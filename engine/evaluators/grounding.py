@@ -1,5 +1,6 @@
 """Boxes of held-out referring expressions."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class GroundingEvaluator:
                 true = item["box"].numpy()
                 boxes.append(BoxPanel(image, item["text"], (found * scale).tolist(), (true * scale).tolist(), float(iou(found, true))))
                 tokens = self.inputs.tokenizer.convert_ids_to_tokens(batch["text_ids"][index][batch["text_mask"][index]].tolist())
-                attention.append(AttentionPanel(image, *_words(list(tokens), maps[index])))
+                special = self.inputs.tokenizer.all_special_tokens
+                attention.append(AttentionPanel(image, *_words(list(tokens), maps[index], special)))
         return ReportPanels(boxes=boxes, attention=attention)
 
     def _loader(self, indices: list[int]) -> DataLoader[GroundingBatch]:
@@ -97,11 +99,14 @@ def _boxes_and_sizes(data: GroundingSet) -> tuple[np.ndarray, np.ndarray]:
     return boxes, np.array([(record["width"], record["height"]) for record in data.records], dtype=np.float64)
 
 
-def _words(tokens: list[str], maps: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Join word pieces; [CLS] and [SEP] are left out. Maps [L, g, g] of tokens to words and maps [W, g, g], summed over pieces."""
+def _words(tokens: list[str], maps: np.ndarray, special: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Join word pieces; [CLS] and, where there is one, [SEP] are left out.
+
+    Maps [L, g, g] of tokens become words and maps [W, g, g], summed over pieces.
+    """
     words: list[str] = []
     joined: list[np.ndarray] = []
-    for token, picture in list(zip(tokens, maps, strict=False))[1:-1]:
+    for token, picture in list(zip(tokens, maps, strict=False))[1 : -1 if tokens[-1] in special else None]:
         if token.startswith("##") and words:
             words[-1] += token.removeprefix("##")
             joined[-1] = joined[-1] + picture

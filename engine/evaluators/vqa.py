@@ -82,8 +82,7 @@ class VqaEvaluator:
         return AnswerPanel(shown.permute(1, 2, 0).numpy(), item["question"].text, answer, confidence, **known)
 
     def _loader(self, indices: list[int]) -> DataLoader[VqaBatch]:
-        ends = self.config.data.ends_with_separator
-        collate = partial(collate_vqa, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens, ends_with_separator=ends)
+        collate = partial(collate_vqa, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens)
         size = self.config.evaluation.batch_size
         return DataLoader(Subset(self.data, indices), batch_size=size, collate_fn=collate)  # pyright: ignore[reportReturnType]
 

@@ -53,6 +53,12 @@ def test_encoding_pads_to_a_multiple_of_four_and_masks_the_padding(folder):
     assert (ids[~mask] == 0).all()
 
 
+def test_texts_without_a_separator_have_room_for_one_token_more(folder):
+    usual, bare = load_tokenizer(folder), load_tokenizer(folder, ends_with_separator=False)
+    assert token_lists(bare, ["a red circle"], 12) == [ids[:-1] for ids in token_lists(usual, ["a red circle"], 12)]
+    assert token_lists(bare, ["red " * 50], 12) == [[2] + [usual.convert_tokens_to_ids("red")] * 11]
+
+
 def test_long_texts_are_cut_with_the_separator_kept_and_padding_stops_at_the_limit(folder):
     tokenizer = load_tokenizer(folder)
     ids, mask = encode_texts(tokenizer, ["red " * 50], max_tokens=12)

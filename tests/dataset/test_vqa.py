@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import BadRecord, UserError
 from dataset.config import AugmentationConfig
 from dataset.streams.base import TextSide
-from dataset.tasks.vqa import VqaSet, VqaTrain, collate_vqa, question_tokens, read_frames
+from dataset.tasks.vqa import VqaSet, VqaTrain, answer_tokens, collate_vqa, read_frames
 from dataset.tasks.vqa_config import VqaData
 from dataset.tasks.vqa_files import Question, read_answers, read_questions
-from dataset.tokenizers import load_tokenizer
+from dataset.tokenizers import load_tokenizer, token_lists
 
 STILL = AugmentationConfig(crop_scale=None, flip=0.0, rand_augment=False)
 
@@ -188,7 +188,7 @@ def test_frames_of_a_clip_are_spread_over_it_and_changed_alike(tmp_path: Path, t
     config = settings(tmp_path, records_of(tmp_path))
     held_out = VqaSet("test", config.model_copy(update={"test": str(file)}), 8, frames=3)
     assert held_out[0]["image"][:, 0, 0, 0].tolist() == [0, 20, 40]
-    batch = collate_vqa([held_out[0], held_out[0]], tokenizer, 20, True)
+    batch = collate_vqa([held_out[0], held_out[0]], tokenizer, 20)
     assert batch["image"].shape == (2, 3, 3, 8, 8)
     with pytest.raises(BadRecord, match=r"model\.vision\.frames is not set"):
         read_frames(tmp_path / "vid.json", None, 1000, None)
@@ -199,13 +199,14 @@ def test_frames_of_a_clip_are_spread_over_it_and_changed_alike(tmp_path: Path, t
     assert all(np.array_equal(frame, clip[0]) for frame in clip)
 
 
-def test_questions_end_with_a_separator_only_where_the_family_has_one(tokenizer: PreTrainedTokenizerBase) -> None:
-    with_end, _ = question_tokens(tokenizer, ["red circle"], 20, True)
-    without, mask = question_tokens(tokenizer, ["red circle"], 20, False)
-    assert tokenizer.sep_token_id in with_end[0]
-    assert tokenizer.sep_token_id not in without[0]
-    assert int(mask.sum()) == 3
-    assert int(question_tokens(tokenizer, ["red circle " * 20], 6, False)[1].sum()) == 6  # cut text loses a word less
+def test_answers_end_with_a_separator_also_where_questions_do_not(small_data: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    bare = load_tokenizer(small_data / "tokenizer", ends_with_separator=False)
+    assert tokenizer.sep_token_id not in token_lists(bare, ["red circle"], 20)[0]
+    for text, most in (("red", 20), ("red circle " * 20, 6)):  # a long one is cut to the same tokens
+        ids, mask = answer_tokens(bare, [text], most)
+        usual = answer_tokens(tokenizer, [text], most)
+        assert torch.equal(ids, usual[0])
+        assert torch.equal(mask, usual[1])
 
 
 def test_embedded_questions_are_true(small_data: Path) -> None:
