@@ -218,8 +218,8 @@ class TaskData(Settings):
 
 
 class RetrievalData(TaskData):
-    """Image-text retrieval. Train: [{image, caption, image_id}]; validation and test: [{image, caption: [text, ...]}], or the JSON lines of
-    xFlickr&CO or WIT."""
+    """Image-text retrieval. Train: [{image, caption, image_id}], or the JSON lines of WIT; validation and test: [{image, caption: [text,
+    ...]}], or the JSON lines of xFlickr&CO or WIT."""
 
     validation: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
     """File of the split that the best checkpoint is chosen on; or language -> file, of which the mean decides."""

@@ -107,7 +107,7 @@ def _leave_separator_out(tokenizer: PreTrainedTokenizerBase) -> None:
 
     start = tokenizer.cls_token
     template = TemplateProcessing(single=f"{start} $A", pair=f"{start} $A $B", special_tokens=[(start, tokenizer.cls_token_id)])
-    tokenizer.backend_tokenizer.post_processor = template  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.backend_tokenizer.post_processor = template  # pyright: ignore
 
 
 def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

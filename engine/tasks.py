@@ -5,15 +5,16 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.grounding import GroundingTrain
 from dataset.tasks.labelled import LabelledTrain
 from dataset.tasks.nlvr import statement_reader
-from dataset.tasks.retrieval import RetrievalTrain
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
+from dataset.tasks.wit import retrieval_train
 from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
@@ -68,7 +69,7 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):
-        return RetrievalTrain(settings, text, vision.image_size, name)
+        return retrieval_train(settings, text, vision.image_size, name, Storage(config.storage))
     if isinstance(settings, StatementData):
         return LabelledTrain(settings, statement_reader, text, vision.image_size, name)
     if isinstance(config, ClassificationConfig):

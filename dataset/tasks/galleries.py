@@ -8,7 +8,8 @@ caption, the image itself in base64; lines of one URL are one image.
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from common.errors import UserError
 from dataset.config import RetrievalData
 from dataset.tasks.files import read_json_list, warn_of_count
 from dataset.text import EmptyCaption, Punctuation, caption_texts, pre_caption
+
+WIT_KEYS = "image_url", "image_content", "caption_reference_description"
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,18 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
 
 def _reader(file: Path) -> Callable[[GallerySource], list[GalleryImage]]:
     """What reads a file that begins like this one. What begins like none is taken for a JSON list, whose reader says what is wrong."""
+    keys = first_keys(file)
+    return _read_wit if "image_content" in keys else _read_xflickrco if "sentences" in keys else _read_json
+
+
+def first_keys(file: Path) -> Collection[str]:
+    """The keys of the first of a file's JSON lines; none where it cannot be read or holds no such lines."""
     try:
         with file.open(encoding="utf-8") as opened:
             first = next((line for line in opened if line.strip()), "")
-        keys = json.loads(first).keys() if first.lstrip().startswith("{") else ()
+        return json.loads(first).keys() if first.lstrip().startswith("{") else ()
     except (OSError, ValueError):
-        return _read_json
-    return _read_wit if "image_content" in keys else _read_xflickrco if "sentences" in keys else _read_json
+        return ()
 
 
 def _read_json(source: GallerySource) -> list[GalleryImage]:
@@ -107,11 +115,12 @@ def _read_xflickrco(source: GallerySource) -> list[GalleryImage]:
 
 def _read_wit(source: GallerySource) -> list[GalleryImage]:
     by_url: dict[str, GalleryImage] = {}
-    for where, record in _lines(source.file, ("image_url", "image_content", "caption_reference_description")):
+    for where, record in _lines(source.file, WIT_KEYS):
         caption = record["caption_reference_description"]
         if not isinstance(caption, str) or not caption.strip():
             raise UserError(f"{where}: caption_reference_description is empty.")
-        text = caption if caption == "." else _normalised(caption, source, where)  # kept, as published
+        with _at(where):
+            text = wit_caption(caption, source.max_words, source.punctuation)
         image = by_url.get(record["image_url"])
         if image is None:
             by_url[record["image_url"]] = GalleryImage(_decoded(record["image_content"], where), [text])
@@ -142,9 +151,21 @@ def _lines(file: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[st
         raise UserError(f"{file} cannot be read ({error}).") from error
 
 
+def wit_caption(text: str, max_words: int, punctuation: Punctuation) -> str:
+    """A caption of WIT, normalised; a lone point is kept, as published. Raises EmptyCaption."""
+    return text if text == "." else pre_caption(text, max_words, punctuation)
+
+
 def _normalised(text: str, source: GallerySource, where: str) -> str:
-    try:
+    with _at(where):
         return pre_caption(text, source.max_words, source.punctuation)
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say which record has a caption without words."""
+    try:
+        yield
     except EmptyCaption as error:
         raise UserError(f"{where}: {error}.") from error
 

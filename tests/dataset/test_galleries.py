@@ -6,12 +6,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from common.errors import UserError
+from common.errors import BadRecord, UserError
 from dataset.config import RetrievalData
+from dataset.storage import Storage
+from dataset.streams.base import TextSide
 from dataset.tasks.galleries import GallerySource, gallery_sources, read_gallery
 from dataset.tasks.retrieval import RetrievalGallery
+from dataset.tasks.wit import retrieval_train
 from fake_records import encoded, picture, write_json
 
 
@@ -46,6 +50,24 @@ def test_wit_groups_captions_by_image_and_decodes_the_images_it_holds(folder: Pa
     assert gallery.text_image == [0, 0, 1]
     assert gallery.images[1].shape == (3, 32, 32)
     assert (gallery.images[0] != gallery.images[1]).any()
+
+
+def test_wit_is_trained_on_by_image_from_its_lines(folder: Path, text: TextSide) -> None:
+    records = [wit("a", 0, "A red circle!"), wit("b", 1, "."), wit("a", 0, "the left star"), wit("c", 2, None)]
+    file = str(write_lines(folder / "wit.jsonl", records))
+    settings = {"train": file, "validation": file, "test": file, "image_root": "", "batch_size": 2, "expected": {"train": 4}}
+    augmentation = {"crop_scale": None, "flip": 1.0, "careful_flip": True, "rand_augment": False}
+    data = RetrievalData.model_validate(settings | {"augmentation": augmentation})
+    stream = retrieval_train(data, text, 32, "pairs", Storage())
+    samples = [stream.sample(index, np.random.default_rng(index)) for index in range(3)]
+    assert [sample.rows[0].text for sample in samples] == ["a red circle", ".", "the left star"]
+    ids = [sample.rows[0].sample_id for sample in samples]
+    assert ids[0] == ids[2] != ids[1]
+    assert np.array_equal(samples[0].image[:, ::-1], samples[2].image)  # what names a side is not mirrored
+    batch = stream.collate([samples[:2]], [])
+    assert (batch["image"].shape, batch["sample_ids"].tolist()) == ((2, 3, 32, 32), ids[:2])
+    with pytest.raises(BadRecord, match=r"wit\.jsonl:4: caption_reference_description is no text"):
+        stream.sample(3, np.random.default_rng(0))
 
 
 def test_punctuation_becomes_a_space_or_nothing(folder: Path) -> None:
