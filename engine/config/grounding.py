@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.settings import Settings
 from dataset.config import Probability
 from dataset.tasks.grounding_config import GroundingData
+from engine.config.errors import raise_problems
 from engine.config.schema import GroundingEvaluation, RunConfig, StreamSettings, Weight
 
 
@@ -49,6 +50,14 @@ class GroundingConfig(RunConfig):
     data: GroundingData
     method: Method = BoxMethod()
     evaluation: GroundingEvaluation = GroundingEvaluation()
+
+    @model_validator(mode="after")
+    def _layer_is_there(self) -> "GroundingConfig":
+        layers = self.model.fusion.layers
+        if isinstance(self.method, HeatMethod) and self.method.layer not in range(-layers, layers):
+            text = f"method.layer is {self.method.layer}, and the fusion encoder has layers 0 to {layers - 1}; name one of them."
+            raise_problems([("method.layer", text)])
+        return self
 
     def batches(self) -> Mapping[str, StreamSettings]:
         """The referring expressions."""
