@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 def spread(heat: ArrayLike, size: tuple[int, int]) -> Heat:
     """A map [g, g] over the whole image as one number a pixel, [H, W], by bicubic interpolation; `size` is (width, height)."""
-    return cv2.resize(np.asarray(heat, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(np.asarray(heat, dtype=np.float32), size, interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
 
 
 def box_scores(heat: Heat, boxes: ArrayLike, area_power: float = 0.5) -> NDArray[np.float64]:

@@ -7,12 +7,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.errors import BadRecord, UserError
 from dataset.masks import Mask, decode_mask
 from dataset.tasks.grounding import GroundingBatch, GroundingItem
 from engine.config.grounding import BoxMethod, HeatMethod, Method
+from evaluation.grounding import iou
 from evaluation.heat import Heat, best_box, hot_box, hot_pixels, mask_iou, spread
 from models.tasks.grounding import predict_boxes
 from models.tasks.heat import heat_maps
@@ -20,6 +20,8 @@ from models.vlm import VisionLanguageModel
 
 ITSELF = "heat_box"
 """Under which name the box is reported that the heat gives without a detector."""
+BEST = "best_candidate"
+"""Under which name the candidate nearest to the true box is reported: the most that any ranking can reach."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Found:
     @classmethod
     def joined(cls, parts: list[Found]) -> Found:
         """Answers one after the other, without their maps."""
-        names = parts[0].boxes
+        names = [name for name in parts[0].boxes if all(name in part.boxes for part in parts)]
         boxes = {name: np.concatenate([part.boxes[name] for part in parts]) for name in names}
         return cls(boxes, np.concatenate([part.mask_iou for part in parts]))
 
@@ -59,7 +61,8 @@ class PredictedBoxes:
 
     def __call__(self, model: VisionLanguageModel, batch: GroundingBatch, device: torch.device) -> Found:
         """See `Answers`."""
-        boxes = predict_boxes(model, *(batch[name].to(device) for name in ("image", "text_ids", "text_mask"))).cpu()
+        images, ids, mask = (batch[name].to(device) for name in ("image", "text_ids", "text_mask"))
+        boxes = predict_boxes(model, images, ids, mask).cpu()
         centre, size = boxes[:, :2], boxes[:, 2:]
         corner = (centre - size / 2).clamp(min=0)
         end = (centre + size / 2).clamp(max=1)
@@ -75,17 +78,25 @@ class HeatOfMatch:
 
     def __call__(self, model: VisionLanguageModel, batch: GroundingBatch, device: torch.device) -> Found:
         """See `Answers`."""
-        tensors: list[Tensor] = [batch[name].to(device) for name in ("image", "text_ids", "text_mask")]
-        maps = list(heat_maps(model, *tensors, self.method.layer).cpu().numpy())
+        images, ids, mask = (batch[name].to(device) for name in ("image", "text_ids", "text_mask"))
+        maps = list(heat_maps(model, images, ids, mask, self.method.layer).cpu().numpy())
         heats = [spread(heat, item["size"]) for heat, item in zip(maps, batch["items"], strict=True)]
         share = self.method.hot_share
         itself = np.stack([hot_box(heat, share) for heat in heats])
         chosen = [
-            box if item["candidates"] is None else best_box(heat, item["candidates"], self.method.area_power)
+            box if not item["candidates"] else best_box(heat, item["candidates"], self.method.area_power)
             for heat, item, box in zip(heats, batch["items"], itself, strict=True)
         ]
+        boxes = {"": np.stack(chosen), ITSELF: itself}
+        if all(item["candidates"] for item in batch["items"]):
+            boxes[BEST] = np.stack([_nearest(item) for item in batch["items"]])
         overlaps = [_mask_overlap(heat, item, share) for heat, item in zip(heats, batch["items"], strict=True)]
-        return Found({"": np.stack(chosen), ITSELF: itself}, np.array(overlaps), maps)
+        return Found(boxes, np.array(overlaps), maps)
+
+
+def _nearest(item: GroundingItem) -> np.ndarray:
+    candidates = np.asarray(item["candidates"], dtype=np.float64)
+    return candidates[int(np.argmax(iou(candidates, item["box"].numpy())))]
 
 
 def _mask_overlap(heat: Heat, item: GroundingItem, share: float) -> float:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from dataset.batches import MixedBatches
 from dataset.tasks.expressions import Expressions
 from dataset.tokenizers import load_tokenizer
 from engine.board import LocalBoard
 from engine.config.grounding import GroundingConfig, HeatMethod
+from engine.config.loader import load_config
 from engine.config.schema import GroundingEvaluation
 from engine.config.validate import validate_run
 from engine.evaluators import GroundingEvaluator, Inputs, grounding_methods
@@ -21,7 +23,7 @@ from engine.interruption import Interruption
 from engine.tasks import make_task, open_streams
 from models.config import ModelConfig
 from models.vlm import VisionLanguageModel
-from small_run import MODEL, task_settings
+from small_run import MODEL, task_settings, write_config
 
 SIDE = 32
 
@@ -39,7 +41,7 @@ def evaluator(data: Path, *files: str) -> GroundingEvaluator:
 
 
 def show_truth(monkeypatch: pytest.MonkeyPatch, data: Path, wrong: int = 0) -> None:
-    """In the place of a model's heat, that of the true boxes; of the first `wrong` expressions none."""
+    """In the place of a model's heat, that of the true boxes; for the first `wrong` expressions all but that."""
     records = iter(json.loads((data / "grounding_test.json").read_text()))
     count = iter(range(1000))
 
@@ -47,7 +49,9 @@ def show_truth(monkeypatch: pytest.MonkeyPatch, data: Path, wrong: int = 0) -> N
         maps = torch.zeros(len(images), SIDE, SIDE)
         for row in maps:
             x, y, w, h = next(records)["bbox"]
-            row[y : y + h, x : x + w] = float(next(count) >= wrong)
+            row[y : y + h, x : x + w] = 1.0
+            if next(count) < wrong:
+                row[:] = 1.0 - row
         return maps
 
     monkeypatch.setattr(grounding_methods, "heat_maps", heat)
@@ -78,7 +82,7 @@ def test_splits_are_reported_apart(small_data: Path, tmp_path: Path, model: Visi
     show_truth(monkeypatch, small_data, wrong=2)
     found = evaluator(small_data, str(tmp_path / "split.json"))
     metrics, guesses = found(model), found.baselines()
-    assert metrics["testB/accuracy"] == 100 > metrics["accuracy"]
+    assert metrics["testB/accuracy"] == metrics["best_candidate/accuracy"] == 100 > metrics["accuracy"]
     assert {"testA/accuracy", "testA/heat_box/accuracy", "testB/segmentation/mean_iou"} <= metrics.keys()
     assert {"accuracy", "testA/accuracy", "testB/mean_iou"} <= guesses["largest object"].keys()
 
@@ -93,17 +97,19 @@ def test_pictures_show_right_and_wrong_answers_with_their_heat(small_data: Path,
     assert all(panel.heat is not None and panel.heat.shape == (4, 4) for panel in panels.boxes)
 
 
-def weak(data: Path, tmp_path: Path) -> GroundingConfig:
-    """Settings of a run whose training records hold no box."""
-    settings = task_settings("grounding", data, 2) | {"method": {"kind": "heat", "layer": 0}}
+def weak(data: Path, tmp_path: Path, method: dict[str, Any]) -> GroundingConfig:
+    """A run whose training records hold no box."""
+    settings = task_settings("grounding", data, 2) | {"method": method}
     records = json.loads((data / "grounding_train.json").read_text())
     (tmp_path / "pairs.json").write_text(json.dumps([{"image": record["image"], "text": record["text"]} for record in records]))
     settings["data"]["train"] = str(tmp_path / "pairs.json")
-    return GroundingConfig.model_validate(settings)
+    config = load_config(write_config(tmp_path / "weak.yaml", settings)).config
+    assert isinstance(config, GroundingConfig)
+    return config
 
 
 def test_weak_training_learns_from_pairs_and_sees_no_box(small_data: Path, tmp_path: Path) -> None:
-    config = weak(small_data, tmp_path)
+    config = weak(small_data, tmp_path, {"kind": "heat", "layer": 0})
     task = make_task(config)
     streams = open_streams(config, load_tokenizer(small_data / "tokenizer"))
     batch = next(iter(MixedBatches(streams, 1, 0, 1, 1)[0].values())).tensors
@@ -115,6 +121,5 @@ def test_weak_training_learns_from_pairs_and_sees_no_box(small_data: Path, tmp_p
 
 
 def test_a_layer_that_is_not_there_is_an_error_before_training(small_data: Path, tmp_path: Path) -> None:
-    settings = weak(small_data, tmp_path).model_dump() | {"method": {"kind": "heat"}}
-    with pytest.raises(ValueError, match=r"method.layer is -3, and the fusion encoder has layers 0 to 0"):
-        GroundingConfig.model_validate(settings)
+    with pytest.raises(UserError, match=r"method.layer is -3, and the fusion encoder has layers 0 to 0"):
+        weak(small_data, tmp_path, {"kind": "heat"})
