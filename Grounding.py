@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from engine.config.schema import GroundingConfig
+from dataset.tasks.expressions import Expressions
+from engine.config.grounding import BoxMethod, GroundingConfig
 from engine.evaluators import GroundingEvaluator, Inputs
 from engine.finish import finish
 from engine.launch import launch
@@ -15,9 +16,11 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     engine = Engine(config, output_dir)
     data = config.data
     inputs = Inputs.of(config, engine.device, engine.interruption)
-    mean_box_from = data.train if isinstance(data.train, str) else data.train[0]
+    first = data.train if isinstance(data.train, str) else data.train[0]
+    mean_box_from = Expressions.of(data, first) if isinstance(config.method, BoxMethod) else None  # of others no box is read in training
     validation, test = (
-        GroundingEvaluator(file, data.image_root, inputs, config.evaluation, mean_box_from) for file in (data.validation, data.test)
+        GroundingEvaluator(Expressions.of(data, names), inputs, config.evaluation, config.method, mean_box_from, data.punctuation)
+        for names in (data.validation, data.test)
     )
     task = make_task(config)
     engine.initialize(task.model)

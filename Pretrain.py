@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource
 from engine.config.schema import PretrainConfig
 from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
@@ -21,7 +22,7 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     if retrieval is not None:
         probes["retrieval"] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
     if grounding is not None:
-        probes["grounding"] = GroundingEvaluator(grounding.file, grounding.image_root, inputs, grounding)
+        probes["grounding"] = GroundingEvaluator(Expressions((grounding.file,), Path(grounding.image_root)), inputs, grounding)
     else:
         boxed = [name for name, stream in config.streams.items() if stream.objectives.get("box", 0.0) > 0]
         probes |= {name: RegionPictures(streams[name], inputs, config.seed) for name in boxed}

@@ -232,12 +232,6 @@ class RetrievalData(TaskData):
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
 
 
-class GroundingData(TaskData):
-    """Referring expressions: [{image, text, ref_id, bbox: [x, y, w, h], width, height}], boxes in pixels."""
-
-    augmentation: BoxAugmentationConfig = BoxAugmentationConfig()
-
-
 class LanguageSplit(Settings):
     """A further test set, such as that of a language."""
 

@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 
 from common.errors import UserError
-from dataset.shapeworld_draw import draw
+from dataset.masks import encode_mask
+from dataset.shapeworld_draw import draw, object_mask
 from dataset.shapeworld_questions import ANSWERS, question_record, questions
 from dataset.shapeworld_sample import make_scene
 from dataset.shapeworld_scene import Scene, scene_rng
@@ -138,6 +139,7 @@ def _probe(seed: int, size: int) -> str:
         texts = [captions(scene, rngs["captions"]), region_elements(scene, rngs["regions"])]
         texts.append([text for _, _, text in expressions(scene, 3, rngs["expressions"])])
         texts.append([list(asked) for asked in questions(scene, 4, rngs["questions"])])
+        texts.append([encode_mask(object_mask(item, size)) for item in scene.objects])
         digest.update(draw(scene).tobytes() + json.dumps(texts).encode())
     return digest.hexdigest()[:16]
 
@@ -218,6 +220,8 @@ def _add_grounding(records: SplitRecords, scene: Scene, seed: int, split: str, k
     for target, reference, text in expressions(scene, wanted, rng):
         record = {"image": f"{split}/{key}.png", "text": text, "ref_id": len(records.grounding), "bbox": boxes[target]}
         record |= {"width": scene.size, "height": scene.size, "candidates": boxes, "kind": reference.kind}
+        if split != "train":
+            record["segmentation"] = encode_mask(object_mask(scene.objects[target], scene.size))
         records.grounding.append(record)
         records.texts.append(text)
 

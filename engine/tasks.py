@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StatementData
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
 from dataset.tasks.classification import classification_reader
-from dataset.tasks.grounding import GroundingTrain
+from dataset.tasks.grounding import ExpressionPairs, GroundingTrain
 from dataset.tasks.labelled import LabelledTrain
 from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
 from dataset.tasks.wit import retrieval_train
 from engine.config.classification import ClassificationConfig
+from engine.config.grounding import BoxMethod, GroundingConfig
 from engine.config.nlvr import NlvrConfig
-from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
 from models.tasks.base import Task
 from models.tasks.classification import Classification
@@ -40,7 +41,8 @@ def make_task(config: RunConfig) -> Task:
         case RetrievalConfig():
             return Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
         case GroundingConfig():
-            return Grounding(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+            make = Grounding if isinstance(config.method, BoxMethod) else Retrieval  # heat learns from pairs as retrieval does
+            return make(config.model, config.loss_weights(), config.gradient_mode)
         case NlvrConfig():
             if config.assignment is not None:
                 return TextAssignment(config.model, config.gradient_mode)
@@ -76,8 +78,9 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
         return LabelledTrain(config.data, classification_reader(config.data, config.head.inputs), text, vision.image_size, name)
     if isinstance(config, VqaConfig):
         return VqaTrain(config.data, text, vision.image_size, vision.frames, answer_labels(config), name)
-    assert isinstance(settings, GroundingData), "the other kind of training data"
-    return GroundingTrain(settings, text, vision.image_size, name)
+    assert isinstance(config, GroundingConfig), "the other kind of training data"
+    read = GroundingTrain if isinstance(config.method, BoxMethod) else ExpressionPairs
+    return read(config.data, text, vision.image_size, name)
 
 
 def answer_labels(config: VqaConfig) -> dict[str, int] | None:

@@ -3,6 +3,8 @@
 Shapes: M rows, L queries, P keys, H width, h heads, d = H/h, B and D rows and width of the source.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -23,6 +25,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.dropout = dropout
         self.kind: AttentionKind = "fused"
+        self.recorded: list[Tensor] | None = None
+        """Takes the probabilities of each call while `recording` is on."""
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(source_width, width)
         self.value = nn.Linear(source_width, width)
@@ -46,12 +50,30 @@ class Attention(nn.Module):
             mask: True where attending is allowed, [M, 1, 1 or L, P]; None for everywhere.
         """
         dropout = self.dropout if self.training else 0.0
+        if self.recorded is not None:
+            probabilities = _probabilities(self.split(queries), keys, mask)
+            if torch.is_grad_enabled():
+                probabilities.requires_grad_()  # where no weight has a gradient
+            self.recorded.append(probabilities)
+            return (F.dropout(probabilities, dropout) @ values).transpose(-3, -2).flatten(-2)
         mixed = attend(self.split(queries), keys, values, mask, dropout, self.kind)
         return mixed.transpose(-3, -2).flatten(-2)
 
-    def probabilities(self, states: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention probabilities [M, h, L, P] of states [M, L, H], for looking at."""
-        return _probabilities(self.split(self.query(states)), keys, mask)
+
+@contextmanager
+def recording(attention: Attention) -> Iterator[list[Tensor]]:
+    """Keep the attention probabilities [M, h, L, P] of each forward pass inside, in order.
+
+    They are part of what is computed from them, so that results can be differentiated by them. Outside, attention is computed as ever;
+    inside, compiled blocks run uncompiled, since a compiler would leave no such tensor.
+    """
+    kept: list[Tensor] = []
+    attention.recorded = kept
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield kept
+    finally:
+        attention.recorded = None
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, kind: AttentionKind) -> Tensor:

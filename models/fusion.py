@@ -213,20 +213,6 @@ class Fusion(nn.Module):
         rows = states[:, None] if pooled else layout.rows.padded(states)  # [M, 1 or L, H]
         return dict(zip(order, rows.split([len(passes[number].mask) for number in order]), strict=True))
 
-    @torch.no_grad()
-    def attention_maps(self, text: Tensor, text_mask: Tensor, vision: VisionContext, view: Tensor, layer: int) -> Tensor:
-        """Cross-attention probabilities [M, h, L, P] of one layer (negative counts from the last), for looking at."""
-        passes, wanted = [FusionPass(text, text_mask, view)], range(len(self.layers))[layer]
-        layout, _ = _lay_out(passes, [[0]])
-        states = text.flatten(0, 1)
-        for index, block in enumerate(self.blocks()[: wanted + 1]):
-            states = block.attend_to_text(states, layout)
-            if index == wanted:
-                seen = vision.layer(index).rows(view)
-                return block.cross_attention.probabilities(layout.rows.padded(states), seen.keys, seen.mask)
-            states = block.feed_forward(block.attend_to_vision(states, layout, vision.layer(index)))
-        raise AssertionError("unreachable: the wanted layer is in range")
-
 
 def _group(passes: Sequence[FusionPass], share: bool) -> list[list[int]]:
     """Numbers of the passes that attend to the very same views, together; the order of the groups is that of the passes."""

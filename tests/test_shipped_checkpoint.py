@@ -7,6 +7,7 @@ import torch
 from ruamel.yaml import YAML
 
 from dataset.shapeworld import write_shapeworld
+from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource
 from dataset.tokenizers import load_tokenizer
 from engine.board import LocalBoard
@@ -47,7 +48,7 @@ def test_it_is_small_enough_to_travel() -> None:
 
 
 def test_it_grounds_expressions_in_unseen_scenes(model: VisionLanguageModel, unseen: Path) -> None:
-    evaluator = GroundingEvaluator(str(unseen / "grounding_test.json"), str(unseen / "images"), inputs(), GroundingEvaluation())
+    evaluator = GroundingEvaluator(Expressions((str(unseen / "grounding_test.json"),), unseen / "images"), inputs(), GroundingEvaluation())
     accuracy, guesses = evaluator(model)["accuracy"], evaluator.baselines()
     assert accuracy > 60
     assert accuracy > 2 * guesses["largest object"]["accuracy"]

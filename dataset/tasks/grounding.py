@@ -12,36 +12,54 @@ from torch.utils.data import Dataset
 
 from common.errors import BadRecord, UserError
 from dataset.boxes import Box, target_box, usable_box
-from dataset.config import GroundingData
+from dataset.config import Decoding
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
-from dataset.tasks.files import JsonStream, read_json_list
-from dataset.text import EmptyCaption, names_a_side, pre_caption
+from dataset.tasks.expressions import BASIC, BOXED, EVALUATED, Expressions
+from dataset.tasks.files import JsonStream
+from dataset.tasks.grounding_config import GroundingData
+from dataset.text import EmptyCaption, Punctuation, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
-from dataset.transforms import MAX_PIXELS, augment_with_box, read_image, read_picture, squash
+from dataset.transforms import MAX_PIXELS, Picture, augment_image, augment_with_box, read_image, read_picture, squash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-REQUIRED = ("image", "text", "bbox")
+
+class ExpressionStream(JsonStream):
+    """What the two streams of referring expressions share: which records there are, and how their texts are read."""
+
+    def __init__(self, config: GroundingData, required: tuple[str, ...], text: TextSide, image_size: int, name: str) -> None:
+        self.config = config
+        super().__init__(config, required, text, image_size, name)
+
+    def read(self, file: Path, required: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+        """Records with their places, see `Expressions.records`."""
+        return Expressions.of(self.config, str(file)).records(required)
+
+    def words(self, record: dict[str, Any]) -> str:
+        """The normalised text of a record."""
+        return pre_caption(str(record["text"]), self.config.max_words, self.config.punctuation)
+
+    def picture(self, record: dict[str, Any], decode: Decoding) -> Picture:
+        """The image of a record."""
+        return read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, decode)
 
 
-class GroundingTrain(JsonStream):
+class GroundingTrain(ExpressionStream):
     """A stream of referring expressions with their boxes.
 
-    Args, errors: as `JsonStream`; files hold [{image, text, bbox: [x, y, w, h], width, height}].
+    Args, errors: as `JsonStream`; records as `GroundingData`.
     """
 
     def __init__(self, config: GroundingData, text: TextSide, image_size: int, name: str = "expressions") -> None:
-        super().__init__(config, REQUIRED, text, image_size, name)
-        self.config = config
+        super().__init__(config, BOXED, text, image_size, name)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        file, number, record = self.records[index]
-        where = f"{file}, record {number}"
+        _, _, (where, record) = self.records[index]
         augmentation = self.config.augmentation
         with naming(where):
-            text = pre_caption(str(record["text"]), self.config.max_words)
-            image = read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, augmentation.decode)
+            text = self.words(record)
+            image = self.picture(record, augmentation.decode)
             box = _box_in(record, image.size)
             may_flip = not (augmentation.careful_flip and names_a_side([text]))
             pixels, placement = augment_with_box(image, box, self.image_size, augmentation, rng, may_flip)
@@ -49,6 +67,32 @@ class GroundingTrain(JsonStream):
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         return expression_tensors(groups, self.text, self.image_size)
+
+
+class ExpressionPairs(ExpressionStream):
+    """A stream of referring expressions as pairs of a text with an image, boxes unread; sample_ids are the images, so that expressions
+    about one image are not each other's negatives.
+
+    Args, errors: as `JsonStream`; records need image and text alone.
+    """
+
+    def __init__(self, config: GroundingData, text: TextSide, image_size: int, name: str = "expressions") -> None:
+        super().__init__(config, BASIC, text, image_size, name)
+        numbers: dict[str, int] = {}
+        self.image_numbers = [numbers.setdefault(record["image"], len(numbers)) for _, _, (_, record) in self.records]
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        _, _, (where, record) = self.records[index]
+        augmentation = self.config.image_augmentation
+        with naming(where):
+            text = self.words(record)
+            may_flip = not (augmentation.careful_flip and names_a_side([text]))
+            pixels = augment_image(self.picture(record, augmentation.decode), self.image_size, augmentation, rng, may_flip)
+        return Sample(where, pixels, (TextRow(text, self.image_numbers[index]),), rng)
+
+    def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        images, rows = single_rows(groups)
+        return {"image": image_tensor(images)} | self.text.tensors(rows)
 
 
 def expression_tensors(groups: list[list[Sample]], text: TextSide, image_size: int) -> dict[str, Tensor]:
@@ -82,31 +126,42 @@ class GroundingItem(TypedDict):
     ref_id: int | str
     path: str
     candidates: list[list[float]] | None
-    """x, y, w, h of all objects in the image, where the file has them."""
+    """x, y, w, h of objects in the image to choose among, where they are known."""
+    segmentation: Any
+    """The object's mask as an annotation, see `decode_mask`; None where it is not known."""
+    place: str
+    """File and number of the record, for messages."""
 
 
 class GroundingSet(Dataset[GroundingItem]):
     """The referring expressions of an evaluation split.
 
     Args:
-        file: JSON list of {image, text, ref_id, bbox, width, height, candidates (optional)}.
-        image_root: the folder that image paths are relative to.
+        source: records of {image, text, ref_id, bbox, width, height, and perhaps candidates, segmentation, split}.
         image_size: side of the model's input in pixels.
         max_words: texts are cut to this many words.
         max_pixels: larger images are refused.
+        punctuation: what becomes of it.
 
     Raises:
-        UserError: the file is missing or malformed, an item's image unreadable, its box outside or its text empty: evaluation skips
+        UserError: a file is missing or malformed, an item's image unreadable, its box outside or its text empty: evaluation skips
             nothing.
     """
 
-    def __init__(self, file: Path, image_root: Path, image_size: int, max_words: int = 30, max_pixels: int = MAX_PIXELS) -> None:
-        self.file = file
-        self.records = read_json_list(file, (*REQUIRED, "ref_id"))
-        self.image_root = image_root
+    def __init__(
+        self,
+        source: Expressions,
+        image_size: int,
+        max_words: int = 30,
+        max_pixels: int = MAX_PIXELS,
+        punctuation: Punctuation = "space",
+    ) -> None:
+        self.places, self.records = zip(*source.records(EVALUATED), strict=True)
+        self.image_root = source.image_root
         self.image_size = image_size
         self.max_words = max_words
         self.max_pixels = max_pixels
+        self.punctuation: Punctuation = punctuation
 
     def __len__(self) -> int:
         return len(self.records)
@@ -116,9 +171,9 @@ class GroundingSet(Dataset[GroundingItem]):
         try:
             image = read_image(self.image_root / record["image"], self.max_pixels)
             box = _box_in(record, image.size)
-            text = pre_caption(str(record["text"]), self.max_words)
+            text = pre_caption(str(record["text"]), self.max_words, self.punctuation)
         except (BadRecord, EmptyCaption) as error:
-            raise UserError(f"{self.file}, record {index}: {error}.") from error
+            raise UserError(f"{self.places[index]}: {error}.") from error
         return {
             "image": image_tensor([squash(image, self.image_size)])[0],
             "text": text,
@@ -127,6 +182,8 @@ class GroundingSet(Dataset[GroundingItem]):
             "ref_id": record["ref_id"],
             "path": str(self.image_root / record["image"]),
             "candidates": record.get("candidates"),
+            "segmentation": record.get("segmentation"),
+            "place": self.places[index],
         }
 
 

@@ -16,12 +16,13 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from dataset.boxes import Box
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StreamConfig
+from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StreamConfig
 from dataset.records import RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, Sample, Stream, TextRow, TextSide
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.region_text import RegionTexts
 from dataset.tasks.grounding import expression_tensors
+from dataset.tasks.grounding_config import GroundingData
 from dataset.tokenizers import SPECIAL_TOKENS
 from engine.config.schema import RunConfig
 

@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
 from dataset.config import (
-    GroundingData,
     ImageTextStream,
     Positive,
     RegionTextStream,
@@ -287,13 +286,6 @@ class RetrievalWeights(Settings):
     itm: Weight = 1.0
 
 
-class GroundingWeights(Settings):
-    """Weights of the fine-tuning losses."""
-
-    box_l1: Weight = 1.0
-    box_giou: Weight = 1.0
-
-
 class RunConfig(Settings):
     """What every task has."""
 
@@ -373,20 +365,3 @@ class RetrievalConfig(RunConfig):
     def objective_names(self) -> set[str]:
         """Ranking uses both heads, whatever their weights."""
         return {"itc", "itm"}
-
-
-class GroundingConfig(RunConfig):
-    """Fine-tuning and evaluation of visual grounding by box regression."""
-
-    task: Literal["grounding"] = "grounding"  # pyright: ignore[reportIncompatibleVariableOverride]
-    data: GroundingData
-    loss_weights: GroundingWeights = GroundingWeights()
-    evaluation: GroundingEvaluation = GroundingEvaluation()
-
-    def batches(self) -> Mapping[str, StreamSettings]:
-        """The referring expressions."""
-        return {"train": self.data}
-
-    def objective_names(self) -> set[str]:
-        """Box regression only."""
-        return {"box"}

@@ -1,8 +1,9 @@
 """The config class of each task."""
 
 from engine.config.classification import ClassificationConfig
+from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
-from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
 
 SCHEMAS: dict[str, type[RunConfig]] = {

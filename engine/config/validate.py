@@ -13,6 +13,7 @@ from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
 from dataset.tasks.classification import classification_reader
+from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource, gallery_sources
 from dataset.tasks.grounding import GroundingSet
 from dataset.tasks.labelled import LabelledSet
@@ -20,8 +21,9 @@ from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
 from engine.config.classification import ClassificationConfig
+from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
-from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.validate_vqa import vqa_sets
 from engine.config.vqa import VqaConfig
 from engine.tasks import make_task, open_stream
@@ -178,23 +180,23 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
     """The evaluation sets, by key, each with what opens it."""
     size = config.model.vision.image_size
     retrieval: dict[str, GallerySource] = {}
-    grounding: dict[str, tuple[str, str]] = {}
+    grounding: dict[str, Expressions] = {}
     if isinstance(config, PretrainConfig):
         if (probe := config.evaluation.retrieval) is not None:
             retrieval["evaluation.retrieval"] = GallerySource(Path(probe.file), Path(probe.image_root))
         if (boxes := config.evaluation.grounding) is not None:
-            grounding["evaluation.grounding"] = (boxes.file, boxes.image_root)
+            grounding["evaluation.grounding"] = Expressions((boxes.file,), Path(boxes.image_root))
     elif isinstance(config, RetrievalConfig):
         splits = {split: gallery_sources(config.data, split) for split in ("validation", "test")}
         retrieval = {
             f"data.{split}.{language}".rstrip("."): source for split, found in splits.items() for language, source in found.items()
         }
     elif isinstance(config, GroundingConfig):
-        files = {"data.validation": config.data.validation, "data.test": config.data.test}
-        grounding |= {key: (file, config.data.image_root) for key, file in files.items()}
+        splits = {"data.validation": config.data.validation, "data.test": config.data.test}
+        grounding |= {key: Expressions.of(config.data, names) for key, names in splits.items()}
     return _labelled_sets(config) | {
         **{key: lambda source=source: RetrievalGallery(source, size) for key, source in retrieval.items()},
-        **{key: lambda file=file, root=root: GroundingSet(Path(file), Path(root), size) for key, (file, root) in grounding.items()},
+        **{key: lambda source=source: GroundingSet(source, size) for key, source in grounding.items()},
     }
 
 

@@ -1,85 +1,109 @@
 """Boxes of held-out referring expressions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from dataset.tasks.expressions import Expressions
 from dataset.tasks.grounding import GroundingBatch, GroundingSet, collate_grounding
+from dataset.text import Punctuation
+from engine.config.grounding import BoxMethod, Method
 from engine.config.schema import GroundingEvaluation
 from engine.evaluators.base import Inputs, share_of
-from evaluation.grounding import grounding_baselines, grounding_metrics, iou
+from engine.evaluators.grounding_methods import Found, answers_of, true_mask
+from evaluation.grounding import CENTRE_BOX, grounding_baselines, grounding_metrics, iou, largest_candidate, place_box
+from evaluation.heat import box_mask, mask_iou
 from evaluation.report import AttentionPanel, BoxPanel, ReportPanels
-from models.tasks.grounding import predict_boxes
+from models.attention import recording
+from models.fusion import FusionPass
 from models.vlm import VisionLanguageModel
+
+MASK_IOU = "segmentation/mean_iou"
 
 
 class GroundingEvaluator:
-    """Predicts the box of every expression in its whole image."""
+    """Answers every expression about its whole image, and counts the boxes that are right."""
 
-    def __init__(self, file: str, image_root: str, inputs: Inputs, settings: GroundingEvaluation, train_file: str | None = None) -> None:
-        """Open the expressions of a JSON file, image paths relative to `image_root`; `train_file` gives the mean box to compare with."""
-        self.data = GroundingSet(Path(file), Path(image_root), inputs.image_size)
-        self.train = GroundingSet(Path(train_file), Path(image_root), inputs.image_size) if train_file is not None else None
+    def __init__(
+        self,
+        source: Expressions,
+        inputs: Inputs,
+        settings: GroundingEvaluation,
+        method: Method | None = None,
+        train: Expressions | None = None,
+        punctuation: Punctuation = "space",
+    ) -> None:
+        """Open the expressions; `train`, where given, tells the mean box to compare with. No method is that of the box head."""
+        self.data = GroundingSet(source, inputs.image_size, punctuation=punctuation)
+        self.train = GroundingSet(train, inputs.image_size) if train is not None else None
         self.inputs = inputs
         self.settings = settings
+        self.answers = answers_of(method or BoxMethod())
+        self.overlaps: np.ndarray | None = None
+        """[n] IoU of every answer with the true box, after evaluation."""
 
     def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
-        """Accuracy at IoU 0.5 in percent, by the plain and the inclusive-pixel rule, and mean IoU."""
-        predicted: list[Tensor] = []
-        true: list[Tensor] = []
-        for batch in self.inputs.stoppable(self._loader(list(share_of(len(self.data))))):
-            predicted.append(self._predict(model, batch))
-            true.append(batch["box"])
-        rows = self.inputs.interruption.gather((torch.cat(predicted).numpy(), torch.cat(true).numpy()) if predicted else None)
-        found = [row for row in rows if row is not None]
-        return grounding_metrics(np.concatenate([row[0] for row in found]), np.concatenate([row[1] for row in found]))
+        """Accuracy at IoU 0.5 in percent, by the plain and the inclusive-pixel rule, and mean IoU; each also under the name of a second
+        way to answer, and of each split where there are several. With masks, also their mean IoU."""
+        parts = [self._predict(model, batch) for batch in self.inputs.stoppable(self._loader(share_of(len(self.data))))]
+        gathered = self.inputs.interruption.gather(Found.joined(parts) if parts else None)
+        found = Found.joined([part for part in gathered if part is not None])
+        true, _ = _boxes_and_sizes(self.data.records)
+        self.overlaps = iou(found.boxes[""], true)
+        return {f"{split}{name}": value for split, rows in self._splits().items() for name, value in _metrics(found, true, rows).items()}
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Guesses that do not read the text."""
-        boxes, sizes = _boxes_and_sizes(self.data)
-        candidates = [record.get("candidates") for record in self.data.records]
-        known = candidates if all(candidates) else None
-        train_boxes, train_sizes = _boxes_and_sizes(self.train) if self.train is not None else (None, None)
-        return grounding_baselines(boxes, sizes, train_boxes, train_sizes, known)  # pyright: ignore[reportArgumentType]
+        train = _boxes_and_sizes(self.train.records) if self.train is not None else (None, None)
+        merged: dict[str, dict[str, float]] = {}
+        for split, rows in self._splits().items():
+            for guess, metrics in _baselines([self.data.records[row] for row in rows], train).items():
+                merged.setdefault(guess, {}).update({f"{split}{name}": value for name, value in metrics.items()})
+        return merged
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
-        """Predicted against true boxes, and where each word looks, for expressions spread over the set."""
-        chosen = np.linspace(0, len(self.data) - 1, min(samples, len(self.data)), dtype=int).tolist()
+        """Answers that are right and, as many of them, answers that are wrong; and where each word looks."""
         boxes: list[BoxPanel] = []
         attention: list[AttentionPanel] = []
-        for batch in self._loader(chosen):
+        for batch in self._loader(self._shown(samples)):
             maps = self._attention(model, batch)
-            for index, (item, found) in enumerate(zip(batch["items"], self._predict(model, batch).numpy(), strict=True)):
+            found = self._predict(model, batch)
+            for index, (item, box) in enumerate(zip(batch["items"], found.boxes[""], strict=True)):
                 image = item["image"].permute(1, 2, 0).numpy()
                 scale = np.array([image.shape[1] / item["size"][0], image.shape[0] / item["size"][1]] * 2)  # original to shown pixels
                 true = item["box"].numpy()
-                boxes.append(BoxPanel(image, item["text"], (found * scale).tolist(), (true * scale).tolist(), float(iou(found, true))))
+                heat = found.heat[index] if found.heat else None
+                boxes.append(BoxPanel(image, item["text"], (box * scale).tolist(), (true * scale).tolist(), float(iou(box, true)), heat))
                 tokens = self.inputs.tokenizer.convert_ids_to_tokens(batch["text_ids"][index][batch["text_mask"][index]].tolist())
                 special = self.inputs.tokenizer.all_special_tokens
                 attention.append(AttentionPanel(image, *_words(list(tokens), maps[index], special)))
         return ReportPanels(boxes=boxes, attention=attention)
 
-    def _loader(self, indices: list[int]) -> DataLoader[GroundingBatch]:
-        collate = partial(collate_grounding, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens)
-        return DataLoader(Subset(self.data, indices), batch_size=self.settings.batch_size, collate_fn=collate)  # pyright: ignore[reportReturnType]
+    def _shown(self, samples: int) -> list[int]:
+        """Half right, half wrong, each spread over the set; where one kind runs out, more of the other."""
+        if self.overlaps is None:
+            return _spread(np.arange(len(self.data)), samples)
+        right, wrong = np.flatnonzero(self.overlaps >= 0.5), np.flatnonzero(self.overlaps < 0.5)
+        few = min(len(wrong), max(samples // 2, samples - len(right)))
+        return [*_spread(right, samples - few), *_spread(wrong, few)]
 
-    def _predict(self, model: VisionLanguageModel, batch: GroundingBatch) -> Tensor:
-        """[B, 4] x, y, w, h in pixels of the original images, on the CPU."""
-        inputs = (
-            batch["image"].to(self.inputs.device),
-            batch["text_ids"].to(self.inputs.device),
-            batch["text_mask"].to(self.inputs.device),
-        )
-        boxes = predict_boxes(model, *inputs).cpu()
-        centre, size = boxes[:, :2], boxes[:, 2:]
-        corner = (centre - size / 2).clamp(min=0)
-        end = (centre + size / 2).clamp(max=1)
-        return torch.cat([corner, end - corner], dim=1) * batch["size"].repeat(1, 2)
+    def _splits(self) -> dict[str, Sequence[int]]:
+        """Rows of all records under "", and of each split under its name with a slash, where there are several."""
+        rows: dict[str, list[int]] = {}
+        for row, record in enumerate(self.data.records):
+            rows.setdefault(str(record.get("split")), []).append(row)
+        return {"": range(len(self.data)), **({f"{split}/": found for split, found in rows.items()} if len(rows) > 1 else {})}
+
+    def _loader(self, indices: Iterable[int]) -> DataLoader[GroundingBatch]:
+        collate = partial(collate_grounding, tokenizer=self.inputs.tokenizer, max_tokens=self.inputs.max_tokens)
+        return DataLoader(Subset(self.data, list(indices)), batch_size=self.settings.batch_size, collate_fn=collate)  # pyright: ignore[reportReturnType]
+
+    def _predict(self, model: VisionLanguageModel, batch: GroundingBatch) -> Found:
+        return self.answers(model, batch, self.inputs.device)
 
     @torch.no_grad()
     def _attention(self, model: VisionLanguageModel, batch: GroundingBatch) -> np.ndarray:
@@ -87,16 +111,56 @@ class GroundingEvaluator:
         mask = batch["text_mask"].to(self.inputs.device)
         vision = model.context(model.encode_images(batch["image"].to(self.inputs.device)))
         text = model.encode_text(batch["text_ids"].to(self.inputs.device), mask)
-        maps = model.fusion.attention_maps(text, mask, vision, torch.arange(len(text), device=self.inputs.device), layer=-1).mean(dim=1)[
-            :, :, 1:
-        ]
+        with recording(model.fusion.blocks()[-1].cross_attention) as recorded:
+            model.fuse(vision, [FusionPass(text, mask, None)])
+        maps = recorded[0].mean(dim=1)[:, :, 1:]  # without the global token
         side = round(maps.shape[-1] ** 0.5)
         return maps.unflatten(-1, (side, side)).float().cpu().numpy()
 
 
-def _boxes_and_sizes(data: GroundingSet) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.array([record["bbox"] for record in data.records], dtype=np.float64)
-    return boxes, np.array([(record["width"], record["height"]) for record in data.records], dtype=np.float64)
+def _metrics(found: Found, true: np.ndarray, rows: Sequence[int]) -> dict[str, float]:
+    """Numbers of some rows."""
+    numbers = {
+        f"{name}/{key}" if name else key: value
+        for name, boxes in found.boxes.items()
+        for key, value in grounding_metrics(boxes[rows], true[rows]).items()
+    }
+    masks = found.mask_iou[rows]
+    return numbers | ({MASK_IOU: float(np.nanmean(masks))} if np.isfinite(masks).any() else {})
+
+
+def _baselines(records: Sequence[dict[str, Any]], train: tuple[np.ndarray | None, np.ndarray | None]) -> dict[str, dict[str, float]]:
+    """Guesses about some records; a guess's box is also its mask."""
+    boxes, sizes = _boxes_and_sizes(records)
+    candidates = [record.get("candidates") for record in records]
+    known = candidates if all(candidates) else None
+    guesses = grounding_baselines(boxes, sizes, *train, known)  # pyright: ignore[reportArgumentType]
+    drawn = {"centre box": place_box(CENTRE_BOX, sizes)}
+    if known is not None:
+        drawn["largest object"] = largest_candidate(known)  # pyright: ignore[reportArgumentType]
+    masked = [(row, record) for row, record in enumerate(records) if record.get("segmentation") is not None]
+    for guess, found in drawn.items() if masked else ():
+        overlaps = [_box_against_mask(found[row], record) for row, record in masked]
+        guesses[guess] = guesses[guess] | {MASK_IOU: float(np.mean(overlaps))}
+    return guesses
+
+
+def _box_against_mask(box: np.ndarray, record: dict[str, Any]) -> float:
+    size = (record["width"], record["height"])
+    true = true_mask(record["segmentation"], size, str(record["image"]))
+    assert true is not None, "the record has one"
+    return mask_iou(box_mask(box, size), true)
+
+
+def _boxes_and_sizes(records: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    boxes = np.array([record["bbox"] for record in records], dtype=np.float64)
+    return boxes, np.array([(record["width"], record["height"]) for record in records], dtype=np.float64)
+
+
+def _spread(numbers: np.ndarray, count: int) -> list[int]:
+    """Some of them, evenly spread."""
+    count = min(count, len(numbers))
+    return numbers[np.linspace(0, len(numbers) - 1, count, dtype=int)].tolist() if count else []
 
 
 def _words(tokens: list[str], maps: np.ndarray, special: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.config import GroundingData, MaskingConfig, RegionTextStream, StreamConfig
+from dataset.config import MaskingConfig, RegionTextStream, StreamConfig
+from dataset.tasks.grounding_config import GroundingData
 from engine.config.schema import RunConfig
 
 PLANNED = ("pretrain", "retrieval", "grounding")

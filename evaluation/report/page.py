@@ -157,11 +157,13 @@ def _headlines(result: RunResult) -> list[_Headline]:
 
 def _box_view(panel: BoxPanel) -> dict[str, Any]:
     height, width = panel.image.shape[:2]
+    heat = panel.heat
+    picture = pictures.image_uri(panel.image, BOX_SIDE) if heat is None else pictures.attention_uri(panel.image, heat, BOX_SIDE)
     outcome = None if panel.iou is None else ("right" if panel.iou >= 0.5 else "wrong")
     agreement = "" if panel.iou is None else f", IoU {panel.iou:.2f}"
     return {
         "text": panel.text,
-        "uri": pictures.image_uri(panel.image, BOX_SIDE),
+        "uri": picture,
         "width": width,
         "height": height,
         "predicted": pictures.rectangle(panel.predicted_xywh),

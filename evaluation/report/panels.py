@@ -19,6 +19,8 @@ class BoxPanel:
     true_xywh: Sequence[float] | None = None
     iou: float | None = None
     """IoU of the two, 0 to 1."""
+    heat: np.ndarray | None = None
+    """[g, g] where the answer comes from, laid over the image; None: nothing is."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from parity.families.cclm import CrossView
 from parity.families.classification import Classifications, MvpEntailment
+from parity.families.grounding import BoxGrounding
 from parity.families.mvp import MvpPretraining
+from parity.families.mvp_referring import MvpReferring
 from parity.families.mvp_retrieval import MvpRetrieval
 from parity.families.mvp_vqa import MvpAnswering
 from parity.families.retrieval import RetrievalTuning
@@ -22,5 +24,7 @@ FAMILIES: tuple[Family, ...] = (
     MvpEntailment(),
     DecoderAnswering(),
     MvpAnswering(),
+    BoxGrounding(),
+    MvpReferring(),
 )
 """Every class that is covered; the first that covers a case computes it."""

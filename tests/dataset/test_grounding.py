@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from common.errors import BadRecord, UserError
-from dataset.config import BoxAugmentationConfig, GroundingData
+from dataset.config import BoxAugmentationConfig
+from dataset.tasks.expressions import Expressions
 from dataset.tasks.grounding import GroundingSet, GroundingTrain, collate_grounding
+from dataset.tasks.grounding_config import GroundingData
 from fake_records import encoded, write_json
 
 PLAIN = BoxAugmentationConfig(crop=False, flip=0.0, rand_augment=False)
@@ -77,13 +79,13 @@ def test_unusable_expressions_are_bad_records_in_training_and_errors_in_evaluati
     with pytest.raises(BadRecord, match=reason):
         stream.sample(0, np.random.default_rng(0))
     with pytest.raises(UserError, match=reason):
-        GroundingSet(folder / "train.json", folder, 32)[0]
+        GroundingSet(Expressions((str(folder / "train.json"),), folder), 32)[0]
 
 
 def test_evaluation_items_keep_pixels_of_the_original_image(folder, text):
     candidates = [[0, 6, 16, 12], [30, 6, 8, 8]]
     write_json(folder / "test.json", [expression(0, candidates=candidates), expression(2)])
-    items = GroundingSet(folder / "test.json", folder, 32)
+    items = GroundingSet(Expressions((str(folder / "test.json"),), folder), 32)
     assert len(items) == 2
     item = items[0]
     assert item["text"] == "red ring 0"

@@ -91,3 +91,17 @@ def test_baselines_stand_beside_only_what_is_known() -> None:
     found = grounding_baselines(true, sizes, train_boxes=[[0, 0, 6, 6]], train_sizes=[[48, 48]], candidates=[np.array([[12, 12, 24, 24]])])
     assert found["centre box"]["accuracy"] == found["largest object"]["accuracy"] == found["random object"]["accuracy"] == 100.0
     assert found["mean box"]["accuracy"] == 0.0
+
+
+def test_accuracies_are_those_of_counting_pixels_by_refers_rule() -> None:
+    """REFER's boxes are whole pixels, the last at x + w - 1; boxes that share one row or column of pixels share nothing."""
+    rng = np.random.default_rng(2)
+    first, second = (np.concatenate([rng.integers(0, 12, (300, 2)), rng.integers(1, 14, (300, 2))], axis=1) for _ in range(2))
+    official = []
+    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        columns, rows = (set(range(a[k], a[k] + a[k + 2])) & set(range(b[k], b[k] + b[k + 2])) for k in (0, 1))
+        shared = len(columns) * len(rows) if min(len(columns), len(rows)) > 1 else 0
+        official.append(shared / (a[2] * a[3] + b[2] * b[3] - shared))
+    np.testing.assert_allclose(iou_inclusive(first, second), official)
+    assert 0 < np.mean(np.array(official) >= 0.5) < 1
+    assert grounding_metrics(first, second)["accuracy_inclusive"] == pytest.approx(100 * np.mean(np.array(official) >= 0.5))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from common.labels import HOLE
+from models.attention import recording
 from models.config import FusionConfig, TextConfig
 from models.context import VisionContext
 from models.fusion import Fusion, FusionPass
@@ -116,14 +117,18 @@ def test_text_padding_changes_nothing() -> None:
     torch.testing.assert_close(padded * keep, fuse(fusion, text, mask, vision, view) * keep)
 
 
-def test_attention_maps_are_the_probabilities_of_the_forward_pass() -> None:
+def test_recorded_attention_is_that_of_the_forward_pass() -> None:
     fusion, tokens, text, mask = build()
     index = torch.tensor([0, 1, 2, 0])
     patches = torch.zeros(4, 9, dtype=torch.bool)
     patches[:, :4] = True
     regions = RegionViews(region_tokens(tokens, index, patches), index, patches)
-    vision = fusion.context(tokens, regions)
-    maps = fusion.attention_maps(text, mask, vision, torch.arange(4) + 3, layer=-1)
+    vision, view = fusion.context(tokens, regions), torch.arange(4) + 3
+    plain = fuse(fusion, text, mask, vision, view)
+    with recording(fusion.blocks()[-1].cross_attention) as recorded:
+        torch.testing.assert_close(fuse(fusion, text, mask, vision, view), plain)
+    fuse(fusion, text, mask, vision, view)  # is no longer recorded
+    [maps] = recorded
     assert maps.shape == (4, 2, 5, 10)
     torch.testing.assert_close(maps.sum(dim=-1), torch.ones(4, 2, 5, dtype=torch.float64))
     assert maps[..., 5:].abs().max() == 0

@@ -18,13 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from torch import Tensor
 
 import faulty_files
 from dataset.batches import MixedBatches
 from dataset.tasks.grounding import GroundingBatch
 from engine.cli import main as run_py
 from engine.evaluators import GroundingEvaluator
+from engine.evaluators.grounding_methods import Found
 from engine.launch import Entry, launch
 from models.tasks.pretrain import Pretraining
 from models.vlm import VisionLanguageModel
@@ -60,7 +60,7 @@ def linger(file: str) -> None:
     """Make evaluation slow."""
     predict = GroundingEvaluator._predict
 
-    def slowly(self: GroundingEvaluator, model: VisionLanguageModel, batch: GroundingBatch) -> Tensor:
+    def slowly(self: GroundingEvaluator, model: VisionLanguageModel, batch: GroundingBatch) -> Found:
         Path(file).touch()
         time.sleep(0.5)
         return predict(self, model, batch)
