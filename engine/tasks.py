@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData, VideoTextStream
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
 from dataset.tasks.classification import classification_reader
@@ -64,11 +64,11 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
+    if isinstance(settings, (ImageTextStream, RegionTextStream, VideoTextStream)):
+        return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage, vision.frames)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):
-        return RetrievalTrain(settings, text, vision.image_size, name)
+        return RetrievalTrain(settings, text, vision.image_size, name, vision.frames)
     if isinstance(settings, StatementData):
         return LabelledTrain(settings, statement_reader, text, vision.image_size, name)
     if isinstance(config, ClassificationConfig):

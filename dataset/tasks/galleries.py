@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from dataset.config import RetrievalData
+from dataset.config import RetrievalData, VideoDecoder
 from dataset.tasks.files import read_json_list, warn_of_count
 from dataset.text import EmptyCaption, Punctuation, caption_texts, pre_caption
 
@@ -31,6 +31,8 @@ class GallerySource:
     """Captions are cut to this many words."""
     punctuation: Punctuation = "space"
     """What becomes of it."""
+    decoder: VideoDecoder = "auto"
+    """Of clips."""
     expected: int | None = None
     """How many captions the published file has."""
 
@@ -67,6 +69,7 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
             coco_root,
             data.max_words,
             data.punctuation,
+            data.decoder,
             counts.get(language) if isinstance(counts, dict) else counts,
         )
         for language, file in files.items()

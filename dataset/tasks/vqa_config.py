@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from dataset.config import AugmentationConfig, Positive, TaskData
+from dataset.config import AugmentationConfig, FrameChanges, Positive, TaskData, VideoDecoder
 from dataset.text import Punctuation
 
 KnownSet = Literal["vqa_v2", "xgqa", "msrvtt_qa", "msvd_qa"]
@@ -31,6 +31,10 @@ class VqaData(TaskData):
 
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0), careful_flip=True)
     """careful_flip looks at questions and answers."""
+    frame_changes: FrameChanges = "clip"
+    """Of clips, see there."""
+    decoder: VideoDecoder = "auto"
+    """Of clips, see there."""
 
     @property
     def tests(self) -> dict[str, str]:

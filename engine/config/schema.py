@@ -9,6 +9,7 @@ from common.settings import Settings
 from dataset.config import (
     GroundingData,
     ImageTextStream,
+    MatchingSettings,
     Positive,
     RegionTextStream,
     RetrievalData,
@@ -16,6 +17,7 @@ from dataset.config import (
     StreamConfig,
     TaskData,
     TokenizerConfig,
+    VideoTextStream,
 )
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
@@ -28,7 +30,7 @@ Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 StreamSettings = StreamConfig | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
+Stream = Annotated[ImageTextStream | RegionTextStream | VideoTextStream, Field(discriminator="kind")]
 
 
 class InitializeSettings(Settings):
@@ -268,10 +270,23 @@ class GroundingProbe(GroundingEvaluation):
     """The folder that image paths are relative to."""
 
 
+class OrderProbe(Settings):
+    """Held-out clips, each with its caption and with one that tells the same frames in another order; needs a stream with itm."""
+
+    file: str
+    """JSON file: [{image, caption, wrong, kind}]."""
+    image_root: str
+    """The folder that paths of clips are relative to."""
+    batch_size: Positive = 64
+
+
 class PretrainEvaluation(Settings):
     """What pre-training is measured by on held-out data."""
 
     retrieval: RetrievalProbe | None = None
+    videos: RetrievalProbe | None = None
+    """The same of clips."""
+    order: OrderProbe | None = None
     grounding: GroundingProbe | None = None
 
 
@@ -307,6 +322,10 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
+    def matching_steps(self) -> MatchingSettings | None:
+        """In which steps matching is learned; None: in all."""
+        return None
+
     def batches(self) -> Mapping[str, StreamSettings]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
@@ -322,6 +341,7 @@ class PretrainConfig(RunConfig):
     task: Literal["pretrain"] = "pretrain"  # pyright: ignore[reportIncompatibleVariableOverride]
     streams: dict[str, Stream]
     """Name -> stream. A stream set to null is left out, so that --set streams.regions=null drops an included one."""
+    matching: MatchingSettings = MatchingSettings()
     evaluation: PretrainEvaluation = PretrainEvaluation()
 
     @field_validator("streams", mode="before")
@@ -341,8 +361,29 @@ class PretrainConfig(RunConfig):
         if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
             text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
             problems.append(("evaluation.grounding", text))
+        problems += self._clip_problems()
         raise_problems(problems)
         return self
+
+    def _clip_problems(self) -> list[tuple[str, str]]:
+        """What is wrong with streams of clips and with steps that leave matching out."""
+        problems = []
+        clips = [f"streams.{name}" for name, stream in self.streams.items() if isinstance(stream, VideoTextStream)]
+        clips += [f"evaluation.{name}" for name in ("videos", "order") if getattr(self.evaluation, name) is not None]
+        if clips and self.model.vision.frames is None:
+            problems.append((clips[0], f"{clips[0]} is of clips. Set model.vision.frames to their number of frames."))
+        clean = self.matching.clean_stream
+        if clean is not None and (clean not in self.streams or self.streams[clean].clean is None):
+            problems.append(("matching.clean_stream", f"matching.clean_stream: {clean} is no stream with a clean source."))
+        if self.matching != MatchingSettings():
+            alone = [name for name, stream in self.streams.items() if stream.objectives.get("itm") and not stream.objectives.get("mlm")]
+            text = "has itm without mlm; steps without matching would leave the fusion encoder out."
+            problems.extend((f"streams.{name}.objectives", f"streams.{name} {text}") for name in alone)
+        return problems
+
+    def matching_steps(self) -> MatchingSettings | None:
+        """See `RunConfig`."""
+        return self.matching
 
     def batches(self) -> Mapping[str, StreamSettings]:
         """The streams."""

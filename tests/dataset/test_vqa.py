@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import BadRecord, UserError
+from common.errors import UserError
 from dataset.config import AugmentationConfig
 from dataset.streams.base import TextSide
-from dataset.tasks.vqa import VqaSet, VqaTrain, collate_vqa, question_tokens, read_frames
+from dataset.tasks.vqa import VqaSet, VqaTrain, collate_vqa, question_tokens
 from dataset.tasks.vqa_config import VqaData
 from dataset.tasks.vqa_files import Question, count_warnings, read_answers, read_questions
 from dataset.tokenizers import load_tokenizer
@@ -182,8 +182,8 @@ def test_frames_of_a_clip_are_spread_over_it_and_changed_alike(tmp_path: Path, t
     assert held_out[0]["image"][:, 0, 0, 0].tolist() == [0, 20, 40]
     batch = collate_vqa([held_out[0], held_out[0]], tokenizer, 20, True)
     assert batch["image"].shape == (2, 3, 3, 8, 8)
-    with pytest.raises(BadRecord, match=r"model\.vision\.frames is not set"):
-        read_frames(tmp_path / "vid.json", None, 1000, None)
+    with pytest.raises(UserError, match=r"model\.vision\.frames is not set"):
+        VqaSet(file, config, 8, frames=None)[0]
     cropped = config.model_copy(update={"train": str(file), "augmentation": AugmentationConfig()})
     write(tmp_path / "vid.json", [base64.b64encode(picture(50)).decode()] * 6)  # all frames alike
     stream = VqaTrain(cropped, TextSide(tokenizer, 20, masking=None), 8, frames=3)
