@@ -63,7 +63,26 @@ def read_video(data: bytes, choose: Choose, max_pixels: int, decoder: VideoDecod
         raise BadRecord(f"the video cannot be decoded by {name} ({text})", "image") from error
 
 
+def video_seconds(data: bytes) -> float:
+    """Length of a video in seconds, as OpenCV reads it; 0 where the file does not say.
+
+    Raises:
+        BadRecord: the file cannot be opened.
+    """
+    with _opencv_capture(data) as capture:
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        return max(0.0, capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate) if rate > 0 else 0.0
+
+
 def _by_opencv(data: bytes, choose: Choose, max_pixels: int) -> list[np.ndarray]:
+    with _opencv_capture(data) as capture:
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        return _picked(_opencv_frames(capture), count, size, choose, max_pixels)
+
+
+@contextmanager
+def _opencv_capture(data: bytes) -> Iterator[cv2.VideoCapture]:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said in our own words
     with _as_file(data) as path:
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
@@ -71,9 +90,7 @@ def _by_opencv(data: bytes, choose: Choose, max_pixels: int) -> list[np.ndarray]
             if not capture.isOpened():
                 raise BadRecord("the video cannot be opened: it is cut short or no video", "image")
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # as the other libraries: rotation marks are ignored
-            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-            size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-            return _picked(_opencv_frames(capture), count, size, choose, max_pixels)
+            yield capture
         finally:
             capture.release()
 
