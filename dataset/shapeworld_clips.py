@@ -112,11 +112,11 @@ def make_clip(seed: int, split: str, index: int, size: int = 48) -> Clip:
 
 
 def captions(clip: Clip) -> list[str]:
-    """What can be said of a clip: without and with the object that does nothing."""
+    """What can be said of a clip: how it ends, whose one word follows from nothing but the order; and all of it."""
     event = _event(clip.kind, clip.words)
     if clip.kind in ("color", "succession"):
-        return [event, f"{event} beside the {clip.still}"]
-    return [event, f"{event} while the {clip.still} stays"]
+        return [_end(clip.kind, clip.words), f"{event} beside the {clip.still}"]
+    return [_end(clip.kind, clip.words), f"{event} while the {clip.still} stays"]
 
 
 def frames(clip: Clip, size: int) -> np.ndarray:
@@ -231,8 +231,8 @@ def _write_held_out(folder: Path, seed: int, split: str, count: int, size: int) 
     for index in range(count):
         clip, name = make_clip(seed, split, index, size), f"{split}/clip-{index:06d}.mp4"
         (folder / "videos" / name).write_bytes(encode_mp4(frames(clip, size)))
-        retrieval.append({"image": name, "caption": captions(clip)})
         right, wrong = captions(clip)[1], captions(clip.backwards())[1]
+        retrieval.append({"image": name, "caption": [right]})
         order.append({"image": name, "caption": right, "wrong": wrong, "kind": clip.kind})
         asked.append(_asked(clip, seed, split, index, name))
     write_json(folder / f"retrieval_{split}.json", retrieval)
@@ -260,6 +260,18 @@ def _event(kind: Kind, words: tuple[str, ...]) -> str:
             return f"the {words[0]} turns from {words[1]} to {words[2]}"
         case "succession":
             return f"first the {words[0]} and then the {words[1]} is seen"
+
+
+def _end(kind: Kind, words: tuple[str, ...]) -> str:
+    match kind:
+        case "path":
+            return f"the {words[0]} moves to {words[2]}"
+        case "turn":
+            return f"the {words[0]} moves {words[2]} at the end"
+        case "color":
+            return f"the {words[0]} turns {words[2]}"
+        case "succession":
+            return f"the {words[1]} is seen last"
 
 
 def _reversed_words(kind: Kind, words: tuple[str, ...]) -> tuple[str, ...]:

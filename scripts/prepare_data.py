@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
 from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
+from dataset.prepare.msrvtt import MsrvttRequest, prepare_msrvtt
 from dataset.prepare.pack import PackOptions
 from dataset.prepare.progress import Progress
 from dataset.prepare.video import VideoRequest, prepare_video
@@ -62,6 +63,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     video.add_argument("--fps", type=float, default=2.0, help="frames of a second that are kept (default: %(default)s)")
     video.add_argument("--max_frames", type=int, default=32, help="most frames of a clip (default: %(default)s)")
     video.set_defaults(run=run_video)
+    msrvtt = data_sets.add_parser("msrvtt", help="MSR-VTT, the lists of the 1k-A split for retrieval")
+    msrvtt.add_argument("--root", type=Path, required=True, help="folder of MSRVTT_data.json and the two lists of clips")
+    msrvtt.add_argument("--out", type=Path, required=True, help="folder to write")
+    msrvtt.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
+    msrvtt.set_defaults(run=run_msrvtt)
     options = parser.parse_args(arguments)
     for name in ("resize", "quality", "max_samples", "vocab_size", "max_frames"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
@@ -111,6 +117,11 @@ def run_video(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     show_counts(prepare_video(request, Progress)["counts"])
+
+
+def run_msrvtt(options: argparse.Namespace) -> None:
+    """Prepare MSR-VTT and say what came of it."""
+    show_counts(prepare_msrvtt(MsrvttRequest(options.root, options.out, options.overwrite))["counts"])
 
 
 def show_counts(counts: dict[str, int]) -> None:
