@@ -20,6 +20,7 @@ from dataset.config import (
     VideoTextStream,
 )
 from engine.config.errors import raise_problems
+from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
 TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
@@ -270,16 +271,6 @@ class GroundingProbe(GroundingEvaluation):
     """The folder that image paths are relative to."""
 
 
-class OrderProbe(Settings):
-    """Held-out clips, each with its caption and with one that tells the same frames in another order; needs a stream with itm."""
-
-    file: str
-    """JSON file: [{image, caption, wrong, kind}]."""
-    image_root: str
-    """The folder that paths of clips are relative to."""
-    batch_size: Positive = 64
-
-
 class PretrainEvaluation(Settings):
     """What pre-training is measured by on held-out data."""
 
@@ -361,25 +352,12 @@ class PretrainConfig(RunConfig):
         if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
             text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
             problems.append(("evaluation.grounding", text))
-        problems += self._clip_problems()
+        probes = {"videos": self.evaluation.videos, "order": self.evaluation.order}
+        problems += clip_problems(self.streams, probes, self.model.vision.frames)
+        clean = {name for name, stream in self.streams.items() if stream.clean is not None}
+        problems += matching_problems(self.matching, {name: stream.objectives for name, stream in self.streams.items()}, clean)
         raise_problems(problems)
         return self
-
-    def _clip_problems(self) -> list[tuple[str, str]]:
-        """What is wrong with streams of clips and with steps that leave matching out."""
-        problems = []
-        clips = [f"streams.{name}" for name, stream in self.streams.items() if isinstance(stream, VideoTextStream)]
-        clips += [f"evaluation.{name}" for name in ("videos", "order") if getattr(self.evaluation, name) is not None]
-        if clips and self.model.vision.frames is None:
-            problems.append((clips[0], f"{clips[0]} is of clips. Set model.vision.frames to their number of frames."))
-        clean = self.matching.clean_stream
-        if clean is not None and (clean not in self.streams or self.streams[clean].clean is None):
-            problems.append(("matching.clean_stream", f"matching.clean_stream: {clean} is no stream with a clean source."))
-        if self.matching != MatchingSettings():
-            alone = [name for name, stream in self.streams.items() if stream.objectives.get("itm") and not stream.objectives.get("mlm")]
-            text = "has itm without mlm; steps without matching would leave the fusion encoder out."
-            problems.extend((f"streams.{name}.objectives", f"streams.{name} {text}") for name in alone)
-        return problems
 
     def matching_steps(self) -> MatchingSettings | None:
         """See `RunConfig`."""

@@ -18,7 +18,7 @@ from dataset.tasks.files import read_json_list
 from dataset.text import pre_caption
 from dataset.tokenizers import encode_texts
 from dataset.transforms import MAX_PIXELS
-from engine.config.schema import OrderProbe
+from engine.config.videos import OrderProbe
 from engine.evaluators.base import Inputs, share_of
 from evaluation.report import ReportPanels
 from models.candidates import to_device

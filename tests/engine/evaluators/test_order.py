@@ -12,7 +12,7 @@ import torch
 from dataset.clips import ClipReader
 from dataset.shapeworld_clips import write_clips
 from dataset.tokenizers import load_tokenizer
-from engine.config.schema import OrderProbe
+from engine.config.videos import OrderProbe
 from engine.evaluators.base import Inputs
 from engine.evaluators.order import OrderEvaluator, _rightness
 from engine.interruption import Interruption, LocalBoard
