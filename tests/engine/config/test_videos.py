@@ -37,5 +37,5 @@ def test_the_recipe_of_a_billion_pairs_learns_matching_from_clean_ones() -> None
     assert config.matching.until_step == 200_000
     assert config.streams["images"].clean.probability == 0.15
     second: Any = load_config(ROOT / "configs/pretrain/x2vlm_base_1b_stage2.yaml").config
-    assert list(second.streams)[0] == "videos"  # whose activations are gone before the others begin
+    assert next(iter(second.streams)) == "videos"  # whose activations are gone before the others begin
     assert second.model.vision.frames == 3
