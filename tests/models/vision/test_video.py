@@ -61,3 +61,39 @@ def test_a_new_block_over_time_changes_nothing_and_learns_from_the_first_step(cl
 def test_another_number_of_frames_is_refused(clips):
     with pytest.raises(ValueError, match=r"model\.vision\.frames is 4"):
         encoder("mean")(clips[:, :3], Patches())
+
+
+def colours(pairs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips that turn from one colour to another, each followed by itself backwards: [2 * pairs, T, 3, 2, 2], and whether the first
+    colour has the lower number."""
+    generator = torch.Generator().manual_seed(seed)
+    both = torch.stack([torch.randperm(4, generator=generator)[:2] for _ in range(pairs)])  # [pairs, 2]
+    shades = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    first, second = shades[both].unbind(dim=1)
+    clip = torch.stack([first, first, second, second], dim=1)
+    clips = torch.stack([clip, clip.flip(1)], dim=1).flatten(0, 1)
+    lower = torch.stack([both[:, 0] < both[:, 1], both[:, 0] > both[:, 1]], dim=1).flatten()
+    return clips[..., None, None].expand(-1, -1, -1, 2, 2) + 0.1 * torch.randn(
+        2 * pairs, FRAMES, 3, 2, 2, generator=generator
+    ), lower.float()
+
+
+@pytest.mark.parametrize(("temporal", "least", "most"), [("mean", 0.5, 0.5), ("attention", 0.95, 1.0)])
+def test_the_block_over_time_learns_the_order_and_the_average_is_right_about_one_of_two(temporal, least, most):
+    torch.manual_seed(0)
+    frames = FrameMean(CONFIG.model_copy(update={"temporal": temporal}))
+    project, head = nn.Linear(12, WIDTH), nn.Linear(WIDTH, 1)
+
+    def logits(clips: torch.Tensor) -> torch.Tensor:
+        return head(frames(clips, lambda images: project(images.flatten(1))[:, None])[:, 0])[:, 0]
+
+    optimizer = torch.optim.Adam([*frames.parameters(), *project.parameters(), *head.parameters()], lr=1e-2)
+    for step in range(150):
+        clips, lower = colours(32, step)
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(logits(clips), lower).backward()
+        optimizer.step()
+    clips, lower = colours(100, 10_000)
+    with torch.no_grad():
+        right = ((logits(clips) > 0).float() == lower).float().mean().item()
+    assert least <= right <= most
