@@ -12,10 +12,11 @@ import torch
 from dataset.clips import ClipReader
 from dataset.shapeworld_clips import write_clips
 from dataset.tokenizers import load_tokenizer
+from engine.board import LocalBoard
 from engine.config.videos import OrderProbe
 from engine.evaluators.base import Inputs
 from engine.evaluators.order import OrderEvaluator, _rightness
-from engine.interruption import Interruption, LocalBoard
+from engine.interruption import Interruption
 from fake_records import encoded
 from models.config import ModelConfig
 from models.vlm import VisionLanguageModel
