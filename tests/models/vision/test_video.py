@@ -70,28 +70,26 @@ def colours(pairs: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     both = torch.stack([torch.randperm(4, generator=generator)[:2] for _ in range(pairs)])  # [pairs, 2]
     shades = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
     first, second = shades[both].unbind(dim=1)
-    clip = torch.stack([first, first, second, second], dim=1)
-    clips = torch.stack([clip, clip.flip(1)], dim=1).flatten(0, 1)
+    shown = torch.stack([first, first, second, second], dim=1)[..., None, None].expand(-1, -1, -1, 2, 2)  # [pairs, T, 3, 2, 2]
+    clip = shown + 0.1 * torch.randn(shown.shape, generator=generator)
     lower = torch.stack([both[:, 0] < both[:, 1], both[:, 0] > both[:, 1]], dim=1).flatten()
-    return clips[..., None, None].expand(-1, -1, -1, 2, 2) + 0.1 * torch.randn(
-        2 * pairs, FRAMES, 3, 2, 2, generator=generator
-    ), lower.float()
+    return torch.stack([clip, clip.flip(1)], dim=1).flatten(0, 1), lower.float()
 
 
 @pytest.mark.parametrize(("temporal", "least", "most"), [("mean", 0.5, 0.5), ("attention", 0.95, 1.0)])
 def test_the_block_over_time_learns_the_order_and_the_average_is_right_about_one_of_two(temporal, least, most):
     torch.manual_seed(0)
-    frames = FrameMean(CONFIG.model_copy(update={"temporal": temporal}))
-    project, head = nn.Linear(12, WIDTH), nn.Linear(WIDTH, 1)
+    frames = encoder(temporal)
+    project, head = nn.Linear(12, WIDTH).double(), nn.Linear(WIDTH, 1).double()
 
     def logits(clips: torch.Tensor) -> torch.Tensor:
-        return head(frames(clips, lambda images: project(images.flatten(1))[:, None])[:, 0])[:, 0]
+        return head(frames(clips.double(), lambda images: project(images.flatten(1))[:, None])[:, 0])[:, 0]
 
     optimizer = torch.optim.Adam([*frames.parameters(), *project.parameters(), *head.parameters()], lr=1e-2)
     for step in range(150):
         clips, lower = colours(32, step)
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(logits(clips), lower).backward()
+        nn.functional.binary_cross_entropy_with_logits(logits(clips), lower.double()).backward()
         optimizer.step()
     clips, lower = colours(100, 10_000)
     with torch.no_grad():
