@@ -1,11 +1,11 @@
-"""Pre-train on images and regions. `python run.py --task pretrain --config ...` launches it on any number of GPUs."""
+"""Pre-train on images, regions and clips. `python run.py --task pretrain --config ...` launches it on any number of GPUs."""
 
 from pathlib import Path
 
 from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
+from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, OrderEvaluator, Probes, RegionPictures, RetrievalEvaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -18,9 +18,12 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     inputs = Inputs.of(config, engine.device, engine.interruption)
     streams = open_streams(config, inputs.tokenizer)
     probes: dict[str, Evaluator] = {}
-    retrieval, grounding = config.evaluation.retrieval, config.evaluation.grounding
-    if retrieval is not None:
-        probes["retrieval"] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
+    order, grounding, frames = config.evaluation.order, config.evaluation.grounding, config.model.vision.frames
+    for name, retrieval in (("retrieval", config.evaluation.retrieval), ("videos", config.evaluation.videos)):
+        if retrieval is not None:
+            probes[name] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
+    if order is not None and frames is not None:
+        probes["order"] = OrderEvaluator(order, inputs, frames)
     if grounding is not None:
         probes["grounding"] = GroundingEvaluator(Expressions((grounding.file,), Path(grounding.image_root)), inputs, grounding)
     else:

@@ -5,3 +5,5 @@ IGNORED = -100
 
 HOLE = -1
 """Where a row of packed texts has no token."""
+NO_MATCHING = "no_matching"
+"""Key of the batches of a step without image-text matching. An empty tensor: that it is there says everything, and no device is asked."""

@@ -12,13 +12,17 @@ import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import BadRecord, FaultKind, UserError
+from common.labels import NO_MATCHING
 from dataset.activity import SlowRead, doing, noting_slow_reads
+from dataset.config import MatchingSettings
 from dataset.order import EpochOrder, sample_rng
 from dataset.streams.base import Sample, Stream
+from dataset.streams.mixture import Mixture, Turns
 
 MAX_TRIES = 100
 """So many records in a row that cannot be used mean that the source is broken."""
@@ -125,52 +129,86 @@ class MixedBatches(Dataset[dict[str, StreamBatch]]):
         seed: of the run.
         rank, world: this process and how many there are.
         accumulation: micro-batches of one optimizer step.
+        matching: in which steps image-text matching is learned; None: in all.
 
     Raises:
         UserError: a batch cannot be split evenly, or a stream has no records.
     """
 
-    def __init__(self, streams: dict[str, Stream], seed: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> None:
+    def __init__(
+        self,
+        streams: dict[str, Stream],
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        accumulation: int = 1,
+        matching: MatchingSettings | None = None,
+    ) -> None:
         self.streams = streams
+        self.matching = matching or MatchingSettings()
         self.seed = seed
         self.rank = rank
         self.accumulation = accumulation
         self.plans: dict[str, BatchPlan] = {}
         self.orders: dict[str, EpochOrder] = {}
+        self.parts: dict[str, Stream] = {}
+        self.turns: dict[str, Turns] = {}
         for name, stream in streams.items():
             if len(stream) == 0:
                 raise UserError(f"stream {name} has no records.")
             images = stream.images_per_batch if stream.images_per_batch != stream.rows_per_batch else None
             self.plans[name] = BatchPlan(stream.rows_per_batch, stream.groups, world, accumulation, images, name)
-            # the name enters the seed, so that two streams over the same records do not walk in step
-            self.orders[name] = EpochOrder(len(stream), zlib.crc32(f"{seed}/{name}".encode()))
+            if isinstance(stream, Mixture):
+                self.turns[name] = Turns(seed, name, stream.probability)
+                self._add_part(f"{name}.clean", stream.clean)
+                self._add_part(name, stream.noisy)
+            else:
+                self._add_part(name, stream)
+
+    def _add_part(self, part: str, stream: Stream) -> None:
+        if len(stream) == 0:
+            raise UserError(f"stream {part} has no records.")
+        self.parts[part] = stream
+        # the name enters the seed, so that two streams over the same records do not walk in step
+        self.orders[part] = EpochOrder(len(stream), zlib.crc32(f"{self.seed}/{part}".encode()))
 
     def __getitem__(self, index: int) -> dict[str, StreamBatch]:
         step, micro = divmod(index, self.accumulation)
         return {name: self._batch(name, step, micro) for name in self.streams}
 
+    def matches(self, step: int) -> bool:
+        """Whether image-text matching is learned in a step, counted from 0."""
+        last, stream = self.matching.until_step, self.matching.clean_stream
+        return (last is None or step < last) and (stream is None or self.turns[stream].clean(step))
+
     def _batch(self, name: str, step: int, micro: int) -> StreamBatch:
-        with doing(f"preparing a batch of stream {name}"), noting_slow_reads() as slow:
-            groups, rngs, faults = self._groups(name, step, micro)
-            tensors = self.streams[name].collate(groups, rngs)
+        part, turn = name, step
+        if name in self.turns:
+            part, turn = f"{name}.clean" if self.turns[name].clean(step) else name, self.turns[name].turn(step)
+        with doing(f"preparing a batch of stream {part}"), noting_slow_reads() as slow:
+            groups, rngs, faults = self._groups(name, part, turn, micro)
+            tensors = self.parts[part].collate(groups, rngs)
+        if not self.matches(step):
+            tensors[NO_MATCHING] = torch.empty(0)
         keys = tuple(sample.key for group in groups for sample in group)
         return StreamBatch(tensors, name, len(keys) + len(faults), tuple(faults), tuple(slow), keys)
 
-    def _groups(self, name: str, step: int, micro: int) -> tuple[list[list[Sample]], list[np.random.Generator], list[Fault]]:
-        """The samples of each group of a micro-batch, each group's generator, and what was wrong with other records."""
+    def _groups(self, name: str, part: str, step: int, micro: int) -> tuple[list[list[Sample]], list[np.random.Generator], list[Fault]]:
+        """The samples of each group of a micro-batch of a stream from one of its parts, each group's generator, and what was wrong with
+        other records."""
         plan = self.plans[name]
         faults: list[Fault] = []
         groups: list[list[Sample]] = []
         rngs: list[np.random.Generator] = []
         for group in plan.groups_of(self.rank, micro):
             first = step * plan.image_count + group * plan.images_per_group
-            groups.append([self._sample(name, position, faults) for position in range(first, first + plan.images_per_group)])
-            rngs.append(sample_rng(self.seed, f"{name}/groups", step * plan.group_count + group))
+            groups.append([self._sample(part, position, faults) for position in range(first, first + plan.images_per_group)])
+            rngs.append(sample_rng(self.seed, f"{part}/groups", step * plan.group_count + group))
         return groups, rngs, faults
 
     def _sample(self, name: str, position: int, faults: list[Fault]) -> Sample:
         """The sample at a global position, or, where its record cannot be used, the next in the order that can."""
-        stream, order = self.streams[name], self.orders[name]
+        stream, order = self.parts[name], self.orders[name]
         for candidate in range(position, position + MAX_TRIES):
             epoch, place = divmod(candidate, len(stream))
             try:

@@ -16,6 +16,13 @@ still has the pixels that the model takes; the result differs from exact by one 
 Pillow in full resolution, to the bits of the published code's transforms. Other formats, and all images of evaluations, are always exact.
 Crops, flips and boxes are the same either way."""
 
+VideoDecoder = Literal["auto", "torchcodec", "av", "decord", "opencv"]
+"""The library that decodes video files. auto: torchcodec or PyAV where one is installed, else OpenCV, which always is. Frames differ
+between them by the rounding of colours, so a run that is to be repeated exactly on another machine names one."""
+FrameChanges = Literal["clip", "frame"]
+"""How the frames of a clip are augmented. clip: all alike, so that what moves in the clip is what moved before the camera. frame: each by
+itself, as in the published code, which mirrors one frame and not the next."""
+
 
 class StorageSettings(Settings):
     """How data files are read. Files behind URLs (s3://, gs://, hdfs://, https:// ...) are copied whole into a cache first."""
@@ -104,6 +111,15 @@ class BoxAugmentationConfig(Settings):
     """fast or exact, see `Decoding`."""
 
 
+class CleanShare(Settings):
+    """Cleaner data beside a noisy source (X2-VLM section 4.1: CC3M and others beside LAION, WebVid beside HowTo100M)."""
+
+    shards: str | list[str]
+    """As in the stream."""
+    probability: Probability
+    """Share of the steps that take this data instead. A step is drawn by the run's seed alone, so all ranks and micro-batches agree."""
+
+
 class StreamConfig(Settings):
     """What every pre-training stream has."""
 
@@ -125,6 +141,18 @@ class StreamConfig(Settings):
     masking: MaskingConfig = MaskingConfig()
     max_pixels: Positive = 64_000_000
     """Images with more pixels are refused before they are decoded."""
+    clean: CleanShare | None = None
+    """A second, cleaner source of the same kind, which takes the place of `shards` in a share of the steps; null: none."""
+
+
+class MatchingSettings(Settings):
+    """In which steps pre-training learns image-text matching (itm); in the others its loss is 0 and costs nothing."""
+
+    clean_stream: str | None = None
+    """Name of a stream with a `clean` source: matching, of all streams, only in the steps in which that stream takes it, as in the code of
+    X2-VLM on a billion pairs, many of which do not match. null: in all steps."""
+    until_step: Positive | None = None
+    """The number of the step that is the last with matching. null: to the end."""
 
 
 class ImageTextStream(StreamConfig):
@@ -134,6 +162,32 @@ class ImageTextStream(StreamConfig):
     objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
     """Objective -> weight: itc, itm, mlm."""
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
+        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+
+
+class VideoTextStream(StreamConfig):
+    """Clips with captions; model.vision.frames says how many frames are taken. A record holds a video file (KEY.mp4 in a shard; in JSON
+    lines under image_key, as base64 or a path), or frames in its annotation: {"video_frames": [base64, ...], "caption": ...}, or
+    {"video_frames": [[base64, ...], ...], "caption": [text, ...], "is_continuous": true} for the parts of a longer video."""
+
+    kind: Literal["video_text"] = "video_text"
+    objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
+    """Objective -> weight: itc, itm, mlm."""
+    augmentation: AugmentationConfig = AugmentationConfig(careful_flip=True)
+    frame_changes: FrameChanges = "clip"
+    """See there."""
+    frames_key: str = "video_frames"
+    """The annotation key that holds frames."""
+    join_parts: bool = True
+    """Join neighbouring parts of a video whose record says is_continuous."""
+    least_frames: Positive = 8
+    """Parts are joined until they have so many frames."""
+    decoder: VideoDecoder = "auto"
+    """See there."""
 
     @field_validator("objectives")
     @classmethod
@@ -218,8 +272,9 @@ class TaskData(Settings):
 
 
 class RetrievalData(TaskData):
-    """Image-text retrieval. Train: [{image, caption, image_id}], or the JSON lines of WIT; validation and test: [{image, caption: [text,
-    ...]}], or the JSON lines of xFlickr&CO or WIT."""
+    """Retrieval of images, or, where model.vision.frames is set, of clips (video files, or JSON lists of base64 frames). Train: [{image,
+    caption, image_id}], or the JSON lines of WIT; validation and test: [{image, caption: [text, ...]}], or the JSON lines of xFlickr&CO or
+    WIT."""
 
     validation: str | dict[str, str]  # pyright: ignore[reportIncompatibleVariableOverride]
     """File of the split that the best checkpoint is chosen on; or language -> file, of which the mean decides."""
@@ -230,6 +285,10 @@ class RetrievalData(TaskData):
     punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
+    frame_changes: FrameChanges = "clip"
+    """Of clips, see there."""
+    decoder: VideoDecoder = "auto"
+    """Of clips, see there."""
 
 
 class LanguageSplit(Settings):

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 INDEX_ENDING = ".index.json"
+VIDEO_EXTENSIONS = frozenset({"mp4", "m4v", "mkv", "webm", "avi", "mov", "mpg", "mpeg"})
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"})
 END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -179,7 +180,7 @@ def _place(rows: dict[str, list[int]], member: tarfile.TarInfo) -> None:
     folder, _, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
     last = extension.lower().rpartition(".")[2]
-    column = 0 if last in IMAGE_EXTENSIONS else 2 if last == "json" else None
+    column = 0 if last in IMAGE_EXTENSIONS or last in VIDEO_EXTENSIONS else 2 if last == "json" else None
     if column is None or not stem:
         return
     row = rows.setdefault(f"{folder}/{stem}" if folder else stem, [0, 0, 0, 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StatementData, VideoTextStream
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
@@ -67,11 +67,11 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
-        return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
+    if isinstance(settings, (ImageTextStream, RegionTextStream, VideoTextStream)):
+        return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage, vision.frames)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):
-        return retrieval_train(settings, text, vision.image_size, name, Storage(config.storage))
+        return retrieval_train(settings, text, vision.image_size, name, Storage(config.storage), vision.frames)
     if isinstance(settings, StatementData):
         return LabelledTrain(settings, statement_reader, text, vision.image_size, name)
     if isinstance(config, ClassificationConfig):

@@ -56,7 +56,7 @@ class Training:
         epoch = max(len(first) // first.images_per_batch, 1)
         self.evaluate_every = settings.evaluate_every or (epoch if config.schedule.epochs else self.total)
         self.samples = sum(stream.images_per_batch for stream in streams.values())
-        self.mixed = MixedBatches(dict(streams), config.seed, rank(), world_size(), settings.accumulation)
+        self.mixed = MixedBatches(dict(streams), config.seed, rank(), world_size(), settings.accumulation, config.matching_steps())
         self.faults = FaultCounter(engine.output_dir / "bad_records.txt", settings.max_bad_share, list(streams))
         about = {"config": config_values(config)}
         self.nonfinite = NonfiniteSteps(engine.output_dir, self.mixed, settings.accumulation, settings.max_nonfinite, about)

@@ -18,6 +18,10 @@ class VisionSettings(Settings):
     """Stochastic depth of the last block; rises linearly from 0."""
     frames: int | None = None
     """Number of frames of a clip; adds a learned embedding for each frame."""
+    temporal: Literal["mean", "attention"] = "mean"
+    """How the frames of a clip become one. mean: their average, which does not know their order (X2-VLM, and all released weights).
+    attention: a transformer block over time comes before the average. It starts as the average, so released weights may be started from
+    with initialize.allow_missing: ["frames.temporal*"]."""
     patch_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of an image's patches that training leaves out, at random for each image (FLIP, arXiv 2212.00794); never where regions are
     described. Not for Swin, nor for BEiT-2's relative positions, whose tables are of whole images."""

@@ -46,11 +46,12 @@ class VisionLanguageModel(nn.Module):
         vision, text, wanted = config.vision, config.text, set(heads)
         self.config = config
         self.vision = build_vision(vision, hides_patches="mim" in wanted)
-        self.frames = FrameMean(vision.frames, vision.width) if vision.frames else None
+        self.frames = FrameMean(vision) if vision.frames else None
         self.text = build_text(text)
         self.fusion = Fusion(text, config.fusion, vision.width)
         if config.initializer_std != STANDARD_STD:
-            _rescale([self.vision, self.text, self.fusion], config.initializer_std / STANDARD_STD)
+            encoders = [self.vision, self.text, self.fusion, *([self.frames] if self.frames is not None else [])]
+            _rescale(encoders, config.initializer_std / STANDARD_STD)
         if "itc" in wanted:
             self.vision_proj = nn.Linear(vision.width, config.projection_dim)
             self.text_proj = nn.Linear(text.width, config.projection_dim)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 
 from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
+from dataset.shapeworld_clips import write_clips
 from dataset.shapeworld_statements import write_statements
 
 
@@ -28,12 +29,15 @@ def main() -> int:
     parser.add_argument("--validation", type=int, default=200, help="validation scenes (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=0, help="training clips; 0: no clips at all (default: %(default)s)")
     options = parser.parse_args()
 
     def write() -> None:
         write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
         counts = {"train": options.train, "val": options.validation, "test": options.test}
         write_statements(options.out, options.seed, counts, options.size)
+        if options.clips:
+            write_clips(options.out, options.seed, options.clips, options.validation, options.test, options.size)
 
     return run_script(write)
 

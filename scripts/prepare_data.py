@@ -2,6 +2,7 @@
 
     python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 320
     python scripts/prepare_data.py easy_vqa --out data/easy_vqa
+    python scripts/prepare_data.py video --root videos --out data/videos --resize 256
 
 Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -18,8 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
 from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
+from dataset.prepare.msrvtt import MsrvttRequest, prepare_msrvtt
 from dataset.prepare.pack import PackOptions
 from dataset.prepare.progress import Progress
+from dataset.prepare.video import VideoRequest, prepare_video
 
 RESIZE = (
     "shrink images in shards to this shortest side in pixels, boxes along with them; 320 for training at 224 px and 544 at 384 px, less "
@@ -56,8 +59,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     easy_vqa.add_argument("--out", type=Path, required=True, help="folder to write")
     easy_vqa.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
     easy_vqa.set_defaults(run=run_easy_vqa)
+    video = data_sets.add_parser("video", parents=shared, help="a folder of videos with captions beside them")
+    video.add_argument("--fps", type=float, default=2.0, help="frames of a second that are kept (default: %(default)s)")
+    video.add_argument("--max_frames", type=int, default=32, help="most frames of a clip (default: %(default)s)")
+    video.set_defaults(run=run_video)
+    msrvtt = data_sets.add_parser("msrvtt", help="MSR-VTT, the lists of the 1k-A split for retrieval")
+    msrvtt.add_argument("--root", type=Path, required=True, help="folder of MSRVTT_data.json and the two lists of clips")
+    msrvtt.add_argument("--out", type=Path, required=True, help="folder to write")
+    msrvtt.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
+    msrvtt.set_defaults(run=run_msrvtt)
     options = parser.parse_args(arguments)
-    for name in ("resize", "quality", "max_samples", "vocab_size"):
+    for name in ("resize", "quality", "max_samples", "vocab_size", "max_frames"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
     return options
@@ -87,6 +99,29 @@ def run_coco(options: argparse.Namespace) -> None:
 def run_easy_vqa(options: argparse.Namespace) -> None:
     """Prepare easy-VQA and say what came of it."""
     show_counts(prepare_easy_vqa(EasyVqaRequest(options.out, options.root, options.overwrite))["counts"])
+
+
+def run_video(options: argparse.Namespace) -> None:
+    """Prepare a folder of videos and say what came of it."""
+    request = VideoRequest(
+        root=options.root,
+        out=options.out,
+        fps=options.fps,
+        max_frames=options.max_frames,
+        resize=options.resize,
+        quality=options.quality,
+        max_samples=options.max_samples,
+        vocab=options.vocab,
+        vocab_size=options.vocab_size,
+        max_bad=options.max_bad,
+        overwrite=options.overwrite,
+    )
+    show_counts(prepare_video(request, Progress)["counts"])
+
+
+def run_msrvtt(options: argparse.Namespace) -> None:
+    """Prepare MSR-VTT and say what came of it."""
+    show_counts(prepare_msrvtt(MsrvttRequest(options.root, options.out, options.overwrite))["counts"])
 
 
 def show_counts(counts: dict[str, int]) -> None:

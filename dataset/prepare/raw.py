@@ -64,11 +64,11 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         path = self.images[index]
-        return Record(path.relative_to(self.folder).with_suffix("").as_posix(), read_image_file(path, str(path)), _text_beside(path))
+        return Record(path.relative_to(self.folder).with_suffix("").as_posix(), read_image_file(path, str(path)), text_beside(path))
 
 
-def _text_beside(image: Path) -> dict[str, Any]:
-    """The annotation of an image file. Raises BadRecord."""
+def text_beside(image: Path) -> dict[str, Any]:
+    """The annotation of an image or video file. Raises BadRecord."""
     notes, texts = image.with_suffix(".json"), image.with_suffix(".txt")
     try:
         if notes.exists():

@@ -48,7 +48,7 @@ class Sample:
 
     key: str
     image: np.ndarray
-    """uint8 [S, S, 3], RGB."""
+    """uint8 [S, S, 3], RGB; of a clip [F, S, S, 3]."""
     rows: tuple[TextRow, ...]
     rng: np.random.Generator
     """The sample's own generator; masks and negative draws of its rows continue it."""
@@ -146,7 +146,9 @@ class TextSide:
 
 
 def image_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """Images uint8 [S, S, 3] as one tensor uint8 [B, 3, S, S]."""
+    """Images uint8 [S, S, 3] as one tensor uint8 [B, 3, S, S], or clips [F, S, S, 3] as [B, F, 3, S, S]."""
+    if images[0].ndim == 4:
+        return image_tensor([frame for clip in images for frame in clip]).unflatten(0, (len(images), -1))
     height, width, channels = images[0].shape
     planes = np.empty((len(images), channels, height, width), dtype=np.uint8)
     for image, target in zip(images, planes, strict=True):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from dataset.config import RetrievalData
+from dataset.config import RetrievalData, VideoDecoder
 from dataset.tasks.files import read_json_list, warn_of_count
 from dataset.text import EmptyCaption, Punctuation, caption_texts, pre_caption
 
@@ -34,6 +34,8 @@ class GallerySource:
     """Captions are cut to this many words."""
     punctuation: Punctuation = "space"
     """What becomes of it."""
+    decoder: VideoDecoder = "auto"
+    """Of clips."""
     expected: int | None = None
     """How many captions the published file has."""
 
@@ -71,6 +73,7 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
             data.max_words,
             data.punctuation,
             data.expected_of(split, language),
+            data.decoder,
         )
         for language, file in files.items()
     }

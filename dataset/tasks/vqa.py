@@ -12,9 +12,6 @@ Keys of a training batch (B questions, L tokens of a question, A answers of all 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -26,19 +23,16 @@ from torch.utils.data import Dataset
 
 from common.errors import BadRecord, UserError
 from common.labels import IGNORED
-from dataset.remote import reason
-from dataset.storage import Storage
-from dataset.streams.base import Sample, TextRow, TextSide, naming
+from dataset.clips import ClipReader, augment_clip, read_still, squash_clip
+from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming
 from dataset.tasks.files import warn_of_count
 from dataset.tasks.vqa_config import VqaData
 from dataset.tasks.vqa_files import Question, count_of, read_questions
 from dataset.text import names_a_side, pre_question
 from dataset.tokenizers import encode_texts, pad_texts, token_lists
-from dataset.transforms import augment_image, decode_image, read_image, squash
-from dataset.video import sample_frame_ids
+from dataset.transforms import augment_image
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
 
@@ -67,7 +61,8 @@ class VqaTrain:
         name: str = "questions",
     ) -> None:
         self.name, self.config, self.text = name, config, text
-        self.image_size, self.frames, self.labels = image_size, frames, labels
+        self.image_size, self.labels = image_size, labels
+        self.clips = clip_reader(config, frames)
         self.images_per_batch = self.rows_per_batch = config.batch_size
         self.groups = config.groups
         files = [config.train] if isinstance(config.train, str) else config.train
@@ -89,20 +84,24 @@ class VqaTrain:
         file, number, question = self.records[index]
         where = f"{file}, record {number}"
         config = self.config
-        with naming(where):
-            images = read_frames(image_path(question, config), self.frames, config.max_pixels, rng)
+        augmentation = config.augmentation
         text = pre_question(question.text, config.max_words, config.punctuation)
-        may_flip = not (config.augmentation.careful_flip and names_a_side([question.text, *question.answers]))
-        seed = rng.integers(2**63)  # every frame of a clip is changed alike
-        pixels = [augment_image(image, self.image_size, config.augmentation, np.random.default_rng(seed), may_flip) for image in images]
-        return Sample(where, pixels[0] if self.frames is None else np.stack(pixels), (TextRow(text, index),), rng)
+        may_flip = not (augmentation.careful_flip and names_a_side([question.text, *question.answers]))
+        with naming(where):
+            path = image_path(question, config)
+            if self.clips is None:
+                image = read_still(path, config.max_pixels, "exact")
+                pixels = augment_image(image, self.image_size, augmentation, np.random.default_rng(rng.integers(2**63)), may_flip)
+            else:
+                pixels = augment_clip(self.clips.file(path, rng), self.image_size, augmentation, config.frame_changes, rng, may_flip)
+        return Sample(where, pixels, (TextRow(text, index),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         samples = [sample for group in groups for sample in group]
         rows = [sample.rows[0] for sample in samples]
         tokens = token_lists(self.text.tokenizer, [row.text for row in rows], self.text.max_tokens)
         ids, mask = pad_texts(self.text.tokenizer, tokens, self.text.max_tokens, to_longest=self.text.padding != "max")
-        images = pixel_tensor([sample.image for sample in samples])
+        images = image_tensor([sample.image for sample in samples])
         return {"image": images, "text_ids": ids, "text_mask": mask} | self._answers([row.sample_id for row in rows])
 
     def _answers(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -143,7 +142,8 @@ class VqaSet(Dataset[VqaItem]):
     def __init__(self, split: str, config: VqaData, image_size: int, frames: int | None) -> None:
         file = config.file_of(split)
         assert file is not None, "a split that there is"
-        self.file, self.config, self.image_size, self.frames = Path(file), config, image_size, frames
+        self.file, self.config, self.image_size = Path(file), config, image_size
+        self.clips = clip_reader(config, frames)
         self.questions = read_questions(self.file)
         warn_of_count(file, "questions", count_of(self.questions), config.expected_of(split))
 
@@ -158,12 +158,15 @@ class VqaSet(Dataset[VqaItem]):
     def __getitem__(self, index: int) -> VqaItem:
         question = self.questions[index]
         try:
-            images = read_frames(image_path(question, self.config), self.frames, self.config.max_pixels, None)
+            path = image_path(question, self.config)
+            if self.clips is None:
+                pixels = squash_clip([read_still(path, self.config.max_pixels, "exact")], self.image_size)[0]
+            else:
+                pixels = squash_clip(self.clips.file(path, None), self.image_size)
         except BadRecord as error:
             raise UserError(f"{self.file}, record {index}: {error}.") from error
-        pixels = [squash(image, self.image_size) for image in images]
         return {
-            "image": pixel_tensor([pixels[0] if self.frames is None else np.stack(pixels)])[0],
+            "image": image_tensor([pixels])[0],
             "text": pre_question(question.text, self.config.max_test_words, self.config.punctuation),
             "question": question,
         }
@@ -200,37 +203,6 @@ def image_path(question: Question, config: VqaData) -> Path:
     return Path(config.image_roots.get(question.source, config.image_root)) / question.image
 
 
-def read_frames(path: Path, frames: int | None, max_pixels: int, rng: np.random.Generator | None) -> list[Image]:
-    """The image of a file, or frames spread over a clip.
-
-    Args:
-        path: an image; where `frames` is set, a JSON list of base64 images or one image, which is then shown in all frames.
-        frames: how many to choose.
-        max_pixels: larger images are refused.
-        rng: None for evaluation.
-
-    Raises:
-        BadRecord: it cannot be read.
-    """
-    if path.suffix != ".json":
-        return [read_image(path, max_pixels)] * (frames or 1)
-    if frames is None:
-        raise BadRecord(f"{path} holds a clip, but model.vision.frames is not set", "image")
-    try:
-        content = json.loads(Storage().read_whole(path))
-    except (OSError, ValueError) as error:
-        raise BadRecord(f"the clip {path} cannot be read ({reason(error) if isinstance(error, OSError) else error})", "image") from error
-    if not isinstance(content, list) or not content:
-        raise BadRecord(f"the clip {path} is not a list of base64 images", "image")
-    try:
-        return [
-            decode_image(base64.b64decode(content[index], validate=True), max_pixels)
-            for index in sample_frame_ids(len(content), frames, rng)
-        ]
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise BadRecord(f"the clip {path}: a frame is not base64 text ({error})", "image") from error
-
-
-def pixel_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """Images uint8 [S, S, 3] or clips [F, S, S, 3] as one tensor [B, 3, S, S] or [B, F, 3, S, S]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.stack(images), -1, -3)))
+def clip_reader(config: VqaData, frames: int | None) -> ClipReader | None:
+    """What reads the clips that questions are about; None where they are about images."""
+    return None if frames is None else ClipReader(frames, config.max_pixels, config.decoder)

@@ -1,6 +1,6 @@
 """Settings of the data of question answering."""
 
-from dataset.config import AugmentationConfig, Positive, TaskData
+from dataset.config import AugmentationConfig, FrameChanges, Positive, TaskData, VideoDecoder
 from dataset.text import Punctuation
 
 
@@ -22,6 +22,10 @@ class VqaData(TaskData):
     """What becomes of punctuation in questions: X2-VLM, CCLM and X-FM put a space, X-VLM deletes it."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0), careful_flip=True)
     """careful_flip looks at questions and answers."""
+    frame_changes: FrameChanges = "clip"
+    """Of clips, see there."""
+    decoder: VideoDecoder = "auto"
+    """Of clips, see there."""
 
     @property
     def tests(self) -> dict[str, str]:

@@ -3,7 +3,8 @@
 VQA v2, VG      [{question_id, question, image, answer: [10 texts] or text, dataset: vqa or vg}], without answers for the test server
 your own        [{question, image, answer}], with or without question_id
 GQA, xGQA       [{question_id, sent, img_id, label: {answer: score}}], or {question_id: {question, imageId, answer}}
-MSRVTT, MSVD    a JSON object a line: {video_id, question, answer}; frames in video_NUMBER.json or NAME.json, a list of base64 images
+MSRVTT, MSVD    a JSON object a line: {video_id, question, answer}; frames in video_NUMBER.json or NAME.json, a list of base64 images,
+                or, where there is no such list, videos called videoNUMBER.mp4 or NAME.mp4 (.avi ...)
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from dataset.shard_index import VIDEO_EXTENSIONS
 from dataset.tasks.vqa_config import VqaData
 
 Record = dict[str, Any]
@@ -180,7 +182,8 @@ def _video(record: Record, number: int) -> Question:
     """Questions about clips."""
     given = _given(record.get("answer"))
     video = record["video_id"]
-    image = f"video_{video}.json" if isinstance(video, int) else f"{video}.json"
+    name = f"video_{video}" if isinstance(video, int) else str(video)
+    image = name if Path(name).suffix[1:].lower() in VIDEO_EXTENSIONS else f"{name}.json"
     weights = tuple((answer, 1 / len(given)) for answer in given)
     return Question(record.get("question_id", number), _text(record, "question"), image, given, weights, "video")
 

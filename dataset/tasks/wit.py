@@ -66,8 +66,10 @@ class WitTrain:
         return {"image": image_tensor(images)} | self.text.tensors(rows)
 
 
-def retrieval_train(config: RetrievalData, text: TextSide, image_size: int, name: str, storage: Storage) -> RetrievalTrain | WitTrain:
-    """The training pairs of files of either layout; how the first one begins tells which.
+def retrieval_train(
+    config: RetrievalData, text: TextSide, image_size: int, name: str, storage: Storage, frames: int | None = None
+) -> RetrievalTrain | WitTrain:
+    """The training pairs of files of either layout; how the first one begins tells which. WIT has images alone, no clips of `frames`.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -75,4 +77,4 @@ def retrieval_train(config: RetrievalData, text: TextSide, image_size: int, name
     first = Path(config.train if isinstance(config.train, str) else config.train[0])
     if IMAGE in first_keys(first):
         return WitTrain(config, text, image_size, name, storage)
-    return RetrievalTrain(config, text, image_size, name)
+    return RetrievalTrain(config, text, image_size, name, frames)

@@ -149,7 +149,7 @@ def synthetic_streams(config: RunConfig, fixed_length: int | None = None) -> dic
             case GroundingData():
                 streams[name] = SyntheticExpressions(name, _as_stream(settings), side, vision.image_size, phrases)
             case _:
-                raise UserError(f"--data synthetic: there is none for the task {config.task} yet. Take --data real.")
+                raise UserError(f"--data synthetic: there is none for {name} of the task {config.task} yet. Take --data real.")
     return streams
 
 

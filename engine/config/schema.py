@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from common.settings import Settings
 from dataset.config import (
     ImageTextStream,
+    MatchingSettings,
     Positive,
     RegionTextStream,
     RetrievalData,
@@ -15,8 +16,10 @@ from dataset.config import (
     StreamConfig,
     TaskData,
     TokenizerConfig,
+    VideoTextStream,
 )
 from engine.config.errors import raise_problems
+from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
 TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
@@ -27,7 +30,7 @@ Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 StreamSettings = StreamConfig | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
+Stream = Annotated[ImageTextStream | RegionTextStream | VideoTextStream, Field(discriminator="kind")]
 
 
 class InitializeSettings(Settings):
@@ -276,6 +279,9 @@ class PretrainEvaluation(Settings):
     """What pre-training is measured by on held-out data."""
 
     retrieval: RetrievalProbe | None = None
+    videos: RetrievalProbe | None = None
+    """The same of clips."""
+    order: OrderProbe | None = None
     grounding: GroundingProbe | None = None
 
 
@@ -304,6 +310,10 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
+    def matching_steps(self) -> MatchingSettings | None:
+        """In which steps matching is learned; None: in all."""
+        return None
+
     def batches(self) -> Mapping[str, StreamSettings]:
         """What is trained on, by stream name: settings with batch_size, groups and, for regions, max_images."""
         raise NotImplementedError
@@ -319,6 +329,7 @@ class PretrainConfig(RunConfig):
     task: Literal["pretrain"] = "pretrain"  # pyright: ignore[reportIncompatibleVariableOverride]
     streams: dict[str, Stream]
     """Name -> stream. A stream set to null is left out, so that --set streams.regions=null drops an included one."""
+    matching: MatchingSettings = MatchingSettings()
     evaluation: PretrainEvaluation = PretrainEvaluation()
 
     @field_validator("streams", mode="before")
@@ -338,8 +349,16 @@ class PretrainConfig(RunConfig):
         if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
             text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
             problems.append(("evaluation.grounding", text))
+        probes = {"videos": self.evaluation.videos, "order": self.evaluation.order}
+        problems += clip_problems(self.streams, probes, self.model.vision.frames)
+        clean = {name for name, stream in self.streams.items() if stream.clean is not None}
+        problems += matching_problems(self.matching, {name: stream.objectives for name, stream in self.streams.items()}, clean)
         raise_problems(problems)
         return self
+
+    def matching_steps(self) -> MatchingSettings | None:
+        """See `RunConfig`."""
+        return self.matching
 
     def batches(self) -> Mapping[str, StreamSettings]:
         """The streams."""

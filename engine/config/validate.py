@@ -178,12 +178,14 @@ def _try_samples(stream: Stream, seed: int) -> list[str]:
 
 def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
     """The evaluation sets, by key, each with what opens it."""
-    size = config.model.vision.image_size
+    size, frames = config.model.vision.image_size, config.model.vision.frames
     retrieval: dict[str, GallerySource] = {}
     grounding: dict[str, Expressions] = {}
     if isinstance(config, PretrainConfig):
         if (probe := config.evaluation.retrieval) is not None:
             retrieval["evaluation.retrieval"] = GallerySource(Path(probe.file), Path(probe.image_root))
+        if (videos := config.evaluation.videos) is not None:
+            retrieval["evaluation.videos"] = GallerySource(Path(videos.file), Path(videos.image_root))
         if (boxes := config.evaluation.grounding) is not None:
             grounding["evaluation.grounding"] = Expressions((boxes.file,), Path(boxes.image_root))
     elif isinstance(config, RetrievalConfig):
@@ -195,7 +197,7 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
         splits = {"data.validation": config.data.validation, "data.test": config.data.test}
         grounding |= {key: Expressions.of(config.data, names) for key, names in splits.items()}
     return _labelled_sets(config) | {
-        **{key: lambda source=source: RetrievalGallery(source, size) for key, source in retrieval.items()},
+        **{key: lambda source=source: RetrievalGallery(source, size, frames=frames) for key, source in retrieval.items()},
         **{key: lambda source=source: GroundingSet(source, size) for key, source in grounding.items()},
     }
 

@@ -29,6 +29,8 @@ class Inputs:
     """Side of the square input in pixels."""
     device: torch.device
     interruption: Interruption
+    frames: int | None = None
+    """Of a clip; None where the model takes images alone."""
 
     @classmethod
     def of(cls, config: RunConfig, device: torch.device, interruption: Interruption) -> Inputs:
@@ -37,9 +39,9 @@ class Inputs:
         Raises:
             UserError: there is no tokenizer at the path given.
         """
-        texts = config.tokenizer
+        texts, vision = config.tokenizer, config.model.vision
         tokenizer = load_tokenizer(texts.path, texts.ends_with_separator)
-        return cls(tokenizer, texts.max_tokens, config.model.vision.image_size, device, interruption)
+        return cls(tokenizer, texts.max_tokens, vision.image_size, device, interruption, vision.frames)
 
     def stoppable(self, batches: Iterable[Item]) -> Iterator[Item]:
         """The batches of an evaluation's share; ends with `Interrupted` when the run is to stop. For what all ranks do, not one alone."""

@@ -60,7 +60,7 @@ class RetrievalEvaluator:
 
     def __init__(self, source: GallerySource, inputs: Inputs, settings: RetrievalEvaluation) -> None:
         """Open a gallery."""
-        self.gallery = RetrievalGallery(source, inputs.image_size)
+        self.gallery = RetrievalGallery(source, inputs.image_size, frames=inputs.frames)
         self.inputs = inputs
         self.settings = settings
         self.owner = np.asarray(self.gallery.text_image)
@@ -102,7 +102,7 @@ class RetrievalEvaluator:
         best = scores.topk(min(SHOWN, len(scores)))
         ranked = [
             RankedImage(
-                self.gallery.images[image].permute(1, 2, 0).numpy(),
+                _still(self.gallery.images[image]),
                 score,
                 self.gallery.text_image[text] == image,
                 self.gallery.texts[self.gallery.image_texts[image][0]],  # every image of a gallery has a caption
@@ -160,6 +160,11 @@ class RetrievalEvaluator:
 
     def _owned(self, texts: NDArray[np.int64], images: NDArray[np.int64]) -> NDArray[np.bool_]:
         return self.owner[texts] == images
+
+
+def _still(image: Tensor) -> NDArray[np.uint8]:
+    """An image [3, S, S], or the frames of a clip [F, 3, S, S] side by side, as [S, S or F*S, 3]."""
+    return (image if image.dim() == 3 else torch.cat(list(image), dim=2)).permute(1, 2, 0).numpy()
 
 
 def pairs_at_once(settings: RetrievalEvaluation, device: torch.device) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.config import MaskingConfig, RegionTextStream, StreamConfig
+from dataset.config import MaskingConfig, RegionTextStream, StreamConfig, VideoTextStream
 from dataset.tasks.grounding_config import GroundingData
 from engine.config.schema import RunConfig
 
@@ -34,6 +34,8 @@ class StreamShape:
     patches: int | None
     """Of an image, where texts describe regions."""
     boxes: bool
+    frames: int | None = None
+    """Of a clip, where texts describe clips."""
 
     @property
     def masked(self) -> int:
@@ -50,7 +52,7 @@ class StreamShape:
         count, index = self.texts, torch.int64
         ids = torch.empty(count, self.tokens, dtype=index)
         batch = {
-            "image": torch.empty(self.images, 3, side, side),
+            "image": torch.empty(self.images, *(() if self.frames is None else (self.frames,)), 3, side, side),
             "text_ids": ids,
             "text_mask": torch.empty(ids.shape, dtype=torch.bool),
             "sample_ids": torch.empty(count, dtype=index),
@@ -100,7 +102,9 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
         tokens = longest if lengths is None else min(lengths.region if phrases else lengths.caption, longest)
         images = settings.max_images if isinstance(settings, RegionTextStream) else settings.batch_size
         masking = settings.masking if isinstance(settings, StreamConfig) else None
-        shapes[name] = StreamShape(settings.batch_size, images, tokens, masking, config.model.vision.patches if regions else None, phrases)
+        vision = config.model.vision
+        frames = vision.frames if isinstance(settings, VideoTextStream) or config.task == "retrieval" else None
+        shapes[name] = StreamShape(settings.batch_size, images, tokens, masking, vision.patches if regions else None, phrases, frames)
     return shapes
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from common.distributed import GradientMode
+from common.labels import NO_MATCHING
 from models.config import ModelConfig
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
@@ -63,10 +65,10 @@ class Pretraining(Task):
         return losses
 
     def turns(self, batches: Mapping[str, Batch]) -> list[list[str]]:
-        """See `Task.turns`: each stream by itself, where the last one trains all heads, has images, and clips if any other has."""
+        """See `Task.turns`: each stream by itself, where the last one trains all heads and has images. What belongs to clips alone is
+        reached by streams of images too, see `_losses`."""
         *others, last = batches
-        shapes = {name: batch["image"].dim() for name, batch in batches.items() if "image" in batch}
-        covers = last in shapes and shapes[last] == max(shapes.values()) and self._heads(last) == set().union(*map(self._heads, batches))
+        covers = "image" in batches[last] and self._heads(last) == set().union(*map(self._heads, batches))
         return [[name] for name in batches] if others and covers and self._reaches_encoders(last) else [list(batches)]
 
     def _reaches_encoders(self, stream: str) -> bool:
@@ -89,4 +91,20 @@ class Pretraining(Task):
     def _losses(self, stream: StreamObjectives, batch: Batch, contrast: Contrast) -> Scores:
         if "text_ids_2" in batch and "image" not in batch:
             return parallel_losses(self.model, batch, stream.objectives, self.mode, contrast)
-        return stream_losses(self.model, batch, stream.objectives, self.mode, stream.variants, contrast)
+        objectives = stream.objectives
+        if NO_MATCHING in batch:
+            objectives = {name: weight for name, weight in objectives.items() if name != "itm"}
+        scores = stream_losses(self.model, batch, objectives, self.mode, stream.variants, contrast)
+        if contrast.stops_at_features:
+            return scores
+        if len(objectives) < len(stream.objectives):
+            scores["itm"] = _nothing(self.model.itm_head)
+        if self.model.frames is not None and scores and ("image" not in batch or batch["image"].dim() == 4):
+            first = next(iter(scores))
+            scores[first] = scores[first] + _nothing(self.model.frames)
+        return scores
+
+
+def _nothing(part: nn.Module) -> Tensor:
+    """0, with a gradient of 0 for every parameter: ranks that average gradients expect one of all that is trained."""
+    return torch.stack([parameter.sum() for parameter in part.parameters()]).sum() * 0.0

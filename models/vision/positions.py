@@ -26,3 +26,19 @@ def sincos_positions(grid: int, width: int) -> Tensor:
     rows = axis[:, None].expand(grid, grid, -1)
     columns = axis[None].expand(grid, grid, -1)
     return torch.cat([rows, columns], dim=2).reshape(grid * grid, width).float()
+
+
+def sincos_sequence(length: int, width: int) -> Tensor:
+    """Sine-cosine positions of a sequence, with waves that fit it: the shortest two places long, the longest about four sequences.
+
+    Args:
+        length: number of places.
+        width: of a position, even.
+
+    Returns:
+        [length, width] with values in [-1, 1].
+    """
+    half = width // 2
+    frequencies = math.pi * (2.0 * length) ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # [length, width/2]
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

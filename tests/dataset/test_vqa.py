@@ -13,10 +13,10 @@ from PIL import Image
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import BadRecord, UserError
+from common.errors import UserError
 from dataset.config import AugmentationConfig
 from dataset.streams.base import TextSide
-from dataset.tasks.vqa import VqaSet, VqaTrain, answer_tokens, collate_vqa, read_frames
+from dataset.tasks.vqa import VqaSet, VqaTrain, answer_tokens, collate_vqa
 from dataset.tasks.vqa_config import VqaData
 from dataset.tasks.vqa_files import Question, read_answers, read_questions
 from dataset.tokenizers import load_tokenizer, token_lists
@@ -190,8 +190,8 @@ def test_frames_of_a_clip_are_spread_over_it_and_changed_alike(tmp_path: Path, t
     assert held_out[0]["image"][:, 0, 0, 0].tolist() == [0, 20, 40]
     batch = collate_vqa([held_out[0], held_out[0]], tokenizer, 20)
     assert batch["image"].shape == (2, 3, 3, 8, 8)
-    with pytest.raises(BadRecord, match=r"model\.vision\.frames is not set"):
-        read_frames(tmp_path / "vid.json", None, 1000, None)
+    with pytest.raises(UserError, match=r"model\.vision\.frames is not set"):
+        VqaSet("test", config.model_copy(update={"test": str(file)}), 8, frames=None)[0]
     cropped = config.model_copy(update={"train": str(file), "augmentation": AugmentationConfig()})
     write(tmp_path / "vid.json", [base64.b64encode(picture(50)).decode()] * 6)  # all frames alike
     stream = VqaTrain(cropped, TextSide(tokenizer, 20, masking=None), 8, frames=3)
