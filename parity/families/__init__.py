@@ -1,5 +1,6 @@
 """How each official class is computed here, one file a family of classes."""
 
+from parity.families.captioning import Captions
 from parity.families.cclm import CrossView
 from parity.families.classification import Classifications, MvpEntailment
 from parity.families.mvp import MvpPretraining
@@ -22,5 +23,6 @@ FAMILIES: tuple[Family, ...] = (
     MvpEntailment(),
     DecoderAnswering(),
     MvpAnswering(),
+    Captions(),
 )
 """Every class that is covered; the first that covers a case computes it."""

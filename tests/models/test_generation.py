@@ -9,19 +9,21 @@ from torch import Tensor
 from models.generation import BeamSettings, beam_search
 
 VOCABULARY, END, LENGTH = 4, 3, 3
+START = torch.zeros(1, 1, dtype=torch.int64)
 
 
 class Table:
     """Next-token scores that depend on all tokens read so far, different for each text."""
 
-    def __init__(self, texts: int, beams: int) -> None:
+    def __init__(self, texts: int) -> None:
         self.scores = torch.randn(texts, *[VOCABULARY + 1] * (LENGTH + 1), VOCABULARY, generator=torch.Generator().manual_seed(5)) * 2
-        self.read = torch.empty(texts * beams, 0, dtype=torch.int64)
-        self.beams = beams
+        self.read = torch.empty(texts, 0, dtype=torch.int64)
+        self.texts = texts
 
     def step(self, tokens: Tensor) -> Tensor:
-        self.read = torch.cat([self.read, tokens[:, None]], dim=1)
-        return torch.stack([self.of(row // self.beams, tokens.tolist()) for row, tokens in enumerate(self.read)])
+        self.read = torch.cat([self.read, tokens], dim=1)
+        beams = len(self.read) // self.texts
+        return torch.stack([self.of(row // beams, tokens.tolist()) for row, tokens in enumerate(self.read)])
 
     def of(self, text: int, tokens: list[int]) -> Tensor:
         padded = tokens + [VOCABULARY] * (LENGTH + 1 - len(tokens))
@@ -46,8 +48,8 @@ def closed(tokens: Tensor) -> tuple[int, ...]:
 
 
 def test_one_beam_takes_the_likeliest_token_each_time() -> None:
-    written = beam_search(Table(6, 1), torch.zeros(6, dtype=torch.int64), END, BeamSettings(1, LENGTH))
-    table = Table(6, 1)
+    written = beam_search(Table(6), START.expand(6, 1), END, BeamSettings(1, LENGTH))
+    table = Table(6)
     for text in range(6):
         read = [0]
         while len(read) <= LENGTH and read[-1] != END:
@@ -58,8 +60,8 @@ def test_one_beam_takes_the_likeliest_token_each_time() -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_enough_beams_find_the_best_of_all_texts(penalty: float) -> None:
     beams = VOCABULARY**LENGTH
-    written = beam_search(Table(3, beams), torch.zeros(3, dtype=torch.int64), END, BeamSettings(beams, LENGTH, penalty))
-    table = Table(3, beams)
+    written = beam_search(Table(3), START.expand(3, 1), END, BeamSettings(beams, LENGTH, penalty))
+    table = Table(3)
     every = {closed(torch.tensor(tokens)) for tokens in product(range(VOCABULARY), repeat=LENGTH)}
     for text in range(3):
         scores = {tokens: log_probability(table, text, tokens) / len(tokens) ** penalty for tokens in every}
@@ -69,7 +71,7 @@ def test_enough_beams_find_the_best_of_all_texts(penalty: float) -> None:
 
 
 def test_a_finished_text_stays_as_it_is() -> None:
-    written = beam_search(Table(6, 2), torch.zeros(6, dtype=torch.int64), END, BeamSettings(2, LENGTH))
+    written = beam_search(Table(6), START.expand(6, 1), END, BeamSettings(2, LENGTH))
     for tokens in written.tokens:
         text = closed(tokens)
         assert set(tokens[len(text) :].tolist()) <= {END}
