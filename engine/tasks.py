@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerBase
 from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
+from dataset.tasks.captioning import CaptionTrain
+from dataset.tasks.captioning_config import CaptionData
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.grounding import GroundingTrain
 from dataset.tasks.labelled import LabelledTrain
@@ -14,11 +16,15 @@ from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.retrieval import RetrievalTrain
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
+from dataset.tokenizers import load_tokenizer
+from engine.captions import CiderReward
+from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
 from models.tasks.base import Task
+from models.tasks.captioning import Captioning, SelfCritical, SelfCriticalSettings, WritingSettings
 from models.tasks.classification import Classification
 from models.tasks.grounding import Grounding
 from models.tasks.nlvr import Nlvr, TextAssignment
@@ -49,6 +55,8 @@ def make_task(config: RunConfig) -> Task:
         case VqaConfig():
             labels = answer_labels(config)
             return VQA(config.model, config.gradient_mode, None if labels is None else len(labels))
+        case CaptioningConfig():
+            return _captioning(config)
     raise TypeError(f"no task for {type(config).__name__}")
 
 
@@ -67,6 +75,9 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
     if isinstance(settings, (ImageTextStream, RegionTextStream)):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
+    if isinstance(settings, CaptionData):
+        assert isinstance(config, CaptioningConfig), "the task that has such data"
+        return CaptionTrain(settings, "drawn" if config.self_critical is not None else config.prediction, text, vision.image_size, name)
     if isinstance(settings, RetrievalData):
         return RetrievalTrain(settings, text, vision.image_size, name)
     if isinstance(settings, StatementData):
@@ -77,6 +88,23 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
         return VqaTrain(config.data, text, vision.image_size, vision.frames, answer_labels(config), name)
     assert isinstance(settings, GroundingData), "the other kind of training data"
     return GroundingTrain(settings, text, vision.image_size, name)
+
+
+def _captioning(config: CaptioningConfig) -> Captioning:
+    """Language modelling, or training on rewards, whose references are read when a first caption is judged."""
+    smoothing = 0.0 if config.domain is not None else config.smoothing
+    settings, stage = WritingSettings(config.writer, config.prediction, smoothing), config.self_critical
+    if stage is None:
+        return Captioning(config.model, settings, config.gradient_mode)
+
+    def references() -> CaptionTrain:
+        stream = open_stream(config, "train", load_tokenizer(config.tokenizer.path))
+        assert isinstance(stream, CaptionTrain), "this stage has captions to compare with"
+        return stream
+
+    reward = CiderReward(config, references, lambda: load_tokenizer(config.tokenizer.path))
+    drawing = SelfCriticalSettings(stage.samples, stage.baseline, config.evaluation.max_tokens, stage.temperature)
+    return SelfCritical(config.model, settings, config.gradient_mode, drawing, reward)
 
 
 def answer_labels(config: VqaConfig) -> dict[str, int] | None:

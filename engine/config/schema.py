@@ -20,7 +20,7 @@ from dataset.config import (
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

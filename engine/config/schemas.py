@@ -1,5 +1,6 @@
 """The config class of each task."""
 
+from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
@@ -12,5 +13,6 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "nlvr": NlvrConfig,
     "classification": ClassificationConfig,
     "vqa": VqaConfig,
+    "captioning": CaptioningConfig,
 }
 """By the task's name."""

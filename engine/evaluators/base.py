@@ -89,6 +89,7 @@ class Probes:
             [panel for panels in found for panel in panels.retrieval],
             [panel for panels in found for panel in panels.attention],
             [panel for panels in found for panel in panels.answers],
+            [panel for panels in found for panel in panels.captions],
         )
 
 

@@ -66,6 +66,18 @@ class AnswerPanel:
 
 
 @dataclass(frozen=True)
+class CaptionPanel:
+    """An image and the caption written for it."""
+
+    image: np.ndarray
+    caption: str
+    given: str = ""
+    """What one person wrote; empty where it is not known."""
+    score: float | None = None
+    """Its CIDEr-D in percent."""
+
+
+@dataclass(frozen=True)
 class ReportPanels:
     """All pictures of a report; a section without pictures says what would fill it."""
 
@@ -73,3 +85,4 @@ class ReportPanels:
     retrieval: Sequence[RetrievalPanel] = ()
     attention: Sequence[AttentionPanel] = ()
     answers: Sequence[AnswerPanel] = ()
+    captions: Sequence[CaptionPanel] = ()
