@@ -14,7 +14,7 @@ from engine.trainer import Engine
 
 
 def main(config: CaptioningConfig, output_dir: Path) -> None:
-    """Choose the best weights on validation, report the test sets once and write their captions; or learn language modelling on a domain."""
+    """Choose the best weights on validation, report the test sets once and write their captions; or learn a domain's language."""
     engine = Engine(config, output_dir)
     inputs = Inputs.of(config, engine.device, engine.interruption)
     streams, data = open_streams(config, inputs.tokenizer), config.data

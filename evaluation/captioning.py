@@ -1,7 +1,7 @@
 """How good captions are, and the file that COCO's and NoCaps' servers take.
 
-Two sets of numbers: our own BLEU and CIDEr-D over words as `words_of` cuts them, which need nothing and whose names end in _words; and those
-of pycocoevalcap over the words of the Penn treebank's tokenizer, which is what papers report and needs Java.
+Two sets of numbers: our own BLEU and CIDEr-D over words as `words_of` cuts them, which need nothing and whose names end in _words; and
+those of pycocoevalcap over the words of the Penn treebank's tokenizer, which is what papers report and needs Java.
 """
 
 import importlib

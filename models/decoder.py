@@ -105,8 +105,8 @@ class Decoder(nn.Module):
 
         Args:
             ids: [M, L] token ids, the start token first.
-            mask: [M, L] True for tokens; [M, L, L] True where a token (row) may attend to another (column), in place of reading from left to
-                right; None: there is no padding.
+            mask: [M, L] True for tokens; [M, L, L] True where a token (row) may attend to another (column), in place of reading from left
+                to right; None: there is no padding.
             memory: of the M / K questions.
             places: [M, L] places of the tokens in their text, from 0; None: they follow one another.
 

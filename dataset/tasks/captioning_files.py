@@ -70,7 +70,8 @@ def _of_coco(path: Path) -> list[DescribedImage]:
         images = content["images"]
         return [DescribedImage(one["id"], one["file_name"], tuple(captions.get(one["id"], ())), one.get("domain", "")) for one in images]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not COCO's layout, images with id and file_name, annotations with image_id and caption ({error!r}).") from error
+        layout = "images with id and file_name, annotations with image_id and caption"
+        raise UserError(f"{path}: not COCO's layout, {layout} ({error!r}).") from error
 
 
 def image_id_of(record: dict[str, Any]) -> int | str:

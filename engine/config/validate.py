@@ -23,8 +23,8 @@ from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
-from engine.config.validate_vqa import vqa_sets
 from engine.config.validate_captioning import caption_sets
+from engine.config.validate_vqa import vqa_sets
 from engine.config.vqa import VqaConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights

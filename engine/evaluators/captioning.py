@@ -36,7 +36,13 @@ class CaptionEvaluator:
     """
 
     def __init__(
-        self, path: Path, config: CaptioningConfig, inputs: Inputs, image_root: str, guesses: Mapping[str, str] | None = None, official: bool = False
+        self,
+        path: Path,
+        config: CaptioningConfig,
+        inputs: Inputs,
+        image_root: str,
+        guesses: Mapping[str, str] | None = None,
+        official: bool = False,
     ) -> None:
         assert config.data is not None, "the domain stage is not evaluated"
         self.config, self.inputs, self.guesses = config, inputs, guesses or {}
@@ -66,16 +72,16 @@ class CaptionEvaluator:
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """One caption for all images."""
-        return {name: self._metrics([guess] * len(self.described)) for name, guess in self.guesses.items()} if self.known else {}
+        guesses = self.guesses.items() if self.known else ()
+        return {name: self._metrics([guess] * len(self.described)) for name, guess in guesses}
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Images spread over the set, and where the words of some captions look."""
         assert isinstance(model, CaptioningModel), "the model of this task"
         assert len(self.captions) == len(self.described), "evaluation, which needs all ranks, comes first"
         chosen = np.linspace(0, len(self.described) - 1, min(samples, len(self.described)), dtype=int).tolist()
-        return ReportPanels(
-            captions=[self._panel(number) for number in chosen], attention=[self._attention(model, number) for number in chosen[:SHOWN_MAPS]]
-        )
+        maps = [self._attention(model, number) for number in chosen[:SHOWN_MAPS]]
+        return ReportPanels(captions=[self._panel(number) for number in chosen], attention=maps)
 
     def write(self, path: Path) -> None:
         """Write the captions of the last evaluation as the servers of COCO and NoCaps take them."""
@@ -94,7 +100,8 @@ class CaptionEvaluator:
 
     def _panel(self, number: int) -> CaptionPanel:
         given = self.described[number].captions
-        return CaptionPanel(self.images[number].permute(1, 2, 0).numpy(), self.captions[number], given[0] if given else "", self._score(number))
+        image = self.images[number].permute(1, 2, 0).numpy()
+        return CaptionPanel(image, self.captions[number], given[0] if given else "", self._score(number))
 
     def _score(self, number: int) -> float | None:
         if not self.known:

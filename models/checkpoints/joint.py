@@ -64,10 +64,12 @@ def joint_table(config: ModelConfig) -> KeyTable:
     spellings = STACKS if config.decoder is None else STACKS[:2]
     stacks = (pair for prefix in spellings for pair in (*text_layers(prefix, text), *fusion_layers(prefix, text, fusion)))
     writer = masked_lm_head(DECODER_HEAD) if config.decoder is None else decoder_keys(config)
+    output, words = f"{DECODER_HEAD}predictions", f"{CAPTIONER}embeddings.word_embeddings.weight"
+    writer_copies = {f"{output}.decoder.weight": words, f"{output}.decoder.bias": f"{output}.bias"}
     return KeyTable(
         (*vision_prefixes(config.vision), *stacks, *masked_lm_head(HEAD), *writer, *HEADS),
         copies={
-            **decoder_copies(config),
+            **(writer_copies if config.decoder is None else decoder_copies(config)),
             f"{HEAD}predictions.decoder.weight": f"{STACK}embeddings.word_embeddings.weight",
             f"{HEAD}predictions.decoder.bias": f"{HEAD}predictions.bias",
         },

@@ -20,8 +20,8 @@ from models.answering import AnsweringModel
 from models.config import ModelConfig
 from models.decoder import Decoder, Memory
 from models.generation import BeamSettings, beam_search
-from models.reading import DecoderReader
 from models.objectives.answers import answer_loss, answered, class_loss, sequence_losses
+from models.reading import DecoderReader
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
 
