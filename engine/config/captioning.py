@@ -80,9 +80,10 @@ class CaptioningConfig(RunConfig):
             problems.append(("self_critical", "self_critical needs data, captions to compare with; domain has none."))
         if self.domain is not None and self.prediction == "masked":
             problems.append(("prediction", "domain is plain language modelling: set prediction: causal."))
-        if self.self_critical is not None and self.engine.strategy == "fsdp":
-            problems.append(("self_critical", "self_critical draws captions within a step, for which every rank needs all weights: set "
-                             "engine.strategy: ddp."))  # fmt: skip
+        sharded = self.engine.strategy == "fsdp" or (self.engine.strategy == "deepspeed" and self.engine.zero_stage == 3)
+        if self.self_critical is not None and sharded:
+            text = "self_critical draws captions within a step, for which every rank needs all weights: set engine.strategy: ddp."
+            problems.append(("self_critical", text))
         raise_problems(problems)
         return self
 

@@ -33,7 +33,9 @@ def test_pretraining_leaves_everything_a_run_promises(pretrained: Path) -> None:
     assert "<img" in (pretrained / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("task", "number"), [("retrieval", "r_mean"), ("grounding", "accuracy"), ("vqa", "vqa_accuracy"), ("captioning", "cider_words")])
+@pytest.mark.parametrize(
+    ("task", "number"), [("retrieval", "r_mean"), ("grounding", "accuracy"), ("vqa", "vqa_accuracy"), ("captioning", "cider_words")]
+)
 def test_finetuning_reports_the_weights_that_did_best_on_validation(
     small_data: Path, pretrained: Path, tmp_path: Path, task: str, number: str
 ) -> None:

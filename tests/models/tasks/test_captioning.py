@@ -11,6 +11,8 @@ from models.config import DecoderConfig, ModelConfig
 from models.generation import BeamSettings
 from models.objectives.captions import caption_loss, masked_caption_loss, self_critical_loss
 from models.tasks.captioning import Captioning, Describer, SelfCritical, SelfCriticalSettings, WritingSettings, with_places
+from ranks import run_ranks
+from self_critical_ranks import gradients_are_the_mean_of_all_ranks
 from task_batches import VOCABULARY, small_config
 
 START, PROMPT, END, MASK = 2, 7, 3, 4
@@ -181,3 +183,8 @@ def test_beams_of_one_image_do_not_see_another() -> None:
     for number in range(3):
         alone = who.write(model, images[number : number + 1], BeamSettings(3, 5))
         torch.testing.assert_close(alone.scores, together.scores[number : number + 1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_gradients_of_rewards_are_summed_over_ranks() -> None:
+    run_ranks(gradients_are_the_mean_of_all_ranks, [2])
