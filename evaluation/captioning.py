@@ -5,6 +5,7 @@ those of pycocoevalcap over the words of the Penn treebank's tokenizer, which is
 """
 
 import importlib
+import io
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,8 @@ def _scored(name: str, compute: Callable[[Any], Any]) -> dict[str, float]:
     """The numbers of one scorer; none where it fails, as spice does without its download."""
     module, kind, names = SCORERS[name]
     try:
-        values = compute(getattr(importlib.import_module(f"pycocoevalcap.{module}"), kind)())
+        with redirect_stdout(io.StringIO()):  # the scorers print
+            values = compute(getattr(importlib.import_module(f"pycocoevalcap.{module}"), kind)())
     except Exception as error:  # whatever a Java process or a download brings
         logger.warning("captions: no %s (%s: %s)", name, type(error).__name__, (str(error).splitlines() or [""])[0])
         return {}

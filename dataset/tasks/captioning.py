@@ -81,7 +81,7 @@ class CaptionTrain(JsonStream):
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(record["caption"])))
         with naming(where):
             caption = pick_caption(record["caption"], rng)
-            caption = pre_caption(caption, config.max_words) if config.normalize else caption
+            caption = pre_caption(caption, config.max_words, config.punctuation) if config.normalize else caption
             image = read_picture(Path(config.image_root) / record["image"], config.max_pixels, augmentation.decode)
             pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
         return Sample(where, pixels, (TextRow(caption, self.image_numbers[index]),), rng)

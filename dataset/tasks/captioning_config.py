@@ -1,6 +1,7 @@
 """Settings of the data of captioning."""
 
 from dataset.config import AugmentationConfig, MaskingConfig, Positive, TaskData
+from dataset.text import Punctuation
 
 
 class CaptionData(TaskData):
@@ -17,6 +18,8 @@ class CaptionData(TaskData):
     """Captions are cut to this many words before they are tokenized; needs normalize."""
     normalize: bool = True
     """Lower case and no punctuation before tokenizing; false: captions as they are (X2-VLM)."""
+    punctuation: Punctuation = "space"
+    """normalize only: a space for punctuation, or nothing (X-VLM)."""
     masking: MaskingConfig = MaskingConfig(probability=0.6, max_masks=18)
     """Where the next token is predicted at a [MASK]: for which tokens."""
     inserted: bool = True
