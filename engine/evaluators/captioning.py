@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ class CaptionEvaluator:
         """Whether people's captions of all images are at hand."""
         return all(one.captions for one in self.described)
 
+    @cached_property
+    def scorer(self) -> CiderD:
+        """Of single captions, where people's are known."""
+        return CiderD([[words_of(text) for text in one.captions] for one in self.described])
+
     def __call__(self, model: VisionLanguageModel) -> dict[str, float]:
         """Metrics; nothing where captions are kept secret."""
         assert isinstance(model, CaptioningModel), "the model of this task"
@@ -104,11 +110,7 @@ class CaptionEvaluator:
         return CaptionPanel(image, self.captions[number], given[0] if given else "", self._score(number))
 
     def _score(self, number: int) -> float | None:
-        if not self.known:
-            return None
-        if not hasattr(self, "scorer"):
-            self.scorer = CiderD([[words_of(text) for text in one.captions] for one in self.described])
-        return 100 * self.scorer.score(words_of(self.captions[number]), number)
+        return 100 * self.scorer.score(words_of(self.captions[number]), number) if self.known else None
 
     def _attention(self, model: CaptioningModel, number: int) -> AttentionPanel:
         tokenizer, image, prompt = self.inputs.tokenizer, self.images[number], len(self.describer.prompt)

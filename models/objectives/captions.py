@@ -47,8 +47,7 @@ def masked_caption_loss(logits: Tensor, labels: Tensor, smoothing: float, exclud
     """
     scores = _log_softmax(logits)
     known = labels != IGNORED
-    share = torch.tensor(smoothing / (scores.shape[-1] - 2), dtype=torch.float32).item()  # as published, whatever the model is in
-    wanted = _smoothed(labels, scores, share, 1.0 - smoothing).index_fill(-1, excluded, 0.0)
+    wanted = _smoothed(labels, scores, smoothing / (scores.shape[-1] - 2), 1.0 - smoothing).index_fill(-1, excluded, 0.0)
     losses = torch.where(known, (torch.xlogy(wanted, wanted) - wanted * scores).sum(dim=-1), 0.0)
     return mean_of_rows(losses.sum(), known.sum() + scores.new_tensor(MASKED_EPSILON), mode)
 

@@ -86,10 +86,9 @@ def _causal(model: CaptioningModel, images: Tensor, case: Case, inputs: dict[str
     states = model.read(images, ids, visible(batch["text_inserted"]), batch["text_places"])
     logits = model.logits(states)
     unseen = len(NAMES) - 1 if tuned else 0
-    scored = logits.float() if tuned else logits  # smoothed labels are officially in float32, whatever the model is in
     labels = batch["predict_labels"].clone()
     labels[:, :unseen] = IGNORED
-    loss = caption_loss(scored[:, :-1], labels, SMOOTHING if tuned else 0.0, "exact")
+    loss = caption_loss(logits[:, :-1], labels, SMOOTHING if tuned else 0.0, "exact")
     return Computed({"loss_cap": loss, "loss_total": loss, "dec_logits": logits}, loss, {"dec_logits": mask.bool()[:, :, None]})
 
 
