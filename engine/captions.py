@@ -75,9 +75,13 @@ class CiderReward:
         return self.load()
 
     @cached_property
+    def _describer(self) -> Describer:
+        return describer_of(self.config, self.tokenizer)
+
+    @property
     def describer(self) -> Describer:
         """What writes the captions."""
-        return describer_of(self.config, self.tokenizer)
+        return self._describer
 
     @cached_property
     def scorer(self) -> CiderD:
