@@ -8,6 +8,8 @@ from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, Sta
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
+from dataset.tasks.captioning import CaptionTrain
+from dataset.tasks.captioning_config import CaptionData
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.grounding import ExpressionPairs, GroundingTrain
 from dataset.tasks.labelled import LabelledTrain
@@ -15,12 +17,16 @@ from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
 from dataset.tasks.wit import retrieval_train
+from dataset.tokenizers import load_tokenizer
+from engine.captions import CiderReward
+from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.grounding import BoxMethod, GroundingConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
 from models.tasks.base import Task
+from models.tasks.captioning import Captioning, SelfCritical, SelfCriticalSettings, WritingSettings
 from models.tasks.classification import Classification
 from models.tasks.grounding import Grounding
 from models.tasks.nlvr import Nlvr, TextAssignment
@@ -52,6 +58,8 @@ def make_task(config: RunConfig) -> Task:
         case VqaConfig():
             labels = answer_labels(config)
             return VQA(config.model, config.gradient_mode, None if labels is None else len(labels))
+        case CaptioningConfig():
+            return _captioning(config)
     raise TypeError(f"no task for {type(config).__name__}")
 
 
@@ -70,6 +78,9 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
     if isinstance(settings, (ImageTextStream, RegionTextStream, VideoTextStream)):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage, vision.frames)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
+    if isinstance(settings, CaptionData):
+        assert isinstance(config, CaptioningConfig), "the task that has such data"
+        return CaptionTrain(settings, "drawn" if config.self_critical is not None else config.prediction, text, vision.image_size, name)
     if isinstance(settings, RetrievalData):
         return retrieval_train(settings, text, vision.image_size, name, Storage(config.storage), vision.frames)
     if isinstance(settings, StatementData):
@@ -81,6 +92,23 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
     assert isinstance(config, GroundingConfig), "the other kind of training data"
     read = GroundingTrain if isinstance(config.method, BoxMethod) else ExpressionPairs
     return read(config.data, text, vision.image_size, name)
+
+
+def _captioning(config: CaptioningConfig) -> Captioning:
+    """Language modelling, or training on rewards, whose references are read when a first caption is judged."""
+    smoothing = 0.0 if config.domain is not None else config.smoothing
+    settings, stage = WritingSettings(config.writer, config.prediction, smoothing), config.self_critical
+    if stage is None:
+        return Captioning(config.model, settings, config.gradient_mode)
+
+    def references() -> CaptionTrain:
+        stream = open_stream(config, "train", load_tokenizer(config.tokenizer.path))
+        assert isinstance(stream, CaptionTrain), "this stage has captions to compare with"
+        return stream
+
+    reward = CiderReward(config, references, lambda: load_tokenizer(config.tokenizer.path))
+    drawing = SelfCriticalSettings(stage.samples, stage.baseline, config.evaluation.max_tokens, stage.temperature)
+    return SelfCritical(config.model, settings, config.gradient_mode, drawing, reward)
 
 
 def answer_labels(config: VqaConfig) -> dict[str, int] | None:

@@ -32,6 +32,13 @@ LABELS: dict[str, MetricLabel] = {
     "consistency": MetricLabel("consistency", "%", 1, "Right answers"),
     "vqa_accuracy": MetricLabel("VQA accuracy", "%", 1, "VQA accuracy"),
     **{f"vqa_accuracy_{kind}": MetricLabel(f"VQA accuracy, {kind.replace('_', '/')}", "%", 1, "VQA accuracy") for kind in VQA_KINDS},
+    **{f"bleu{n}": MetricLabel(f"BLEU-{n}", "%", 1, "BLEU") for n in (1, 2, 3, 4)},
+    **{f"bleu{n}_words": MetricLabel(f"BLEU-{n}, own words", "%", 1, "BLEU, own words") for n in (1, 2, 3, 4)},
+    "meteor": MetricLabel("METEOR", "%", 1),
+    "rouge_l": MetricLabel("ROUGE-L", "%", 1),
+    "cider": MetricLabel("CIDEr", "%", 1),
+    "cider_words": MetricLabel("CIDEr, own words", "%", 1, "CIDEr, own words"),
+    "spice": MetricLabel("SPICE", "%", 1),
     "exact_match": MetricLabel("exact match", "%", 1, "Exact match"),
     "mean_iou": MetricLabel("mean IoU", "", 3, "Mean IoU"),
 }

@@ -5,6 +5,7 @@ Shapes: B questions, J tokens of a question, M texts to be read, L their tokens,
 V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,11 @@ OF_IMAGES = ("cross_attention.key.", "cross_attention.value.")
 """Parts of a fusion layer that read images."""
 
 
+def left_to_right(queries: int, tokens: int, device: torch.device) -> Tensor:
+    """[1, 1, queries, tokens] True where the last tokens of a text may attend to the text: to themselves and what stands before them."""
+    return torch.ones(queries, tokens, dtype=torch.bool, device=device).tril(tokens - queries)[None, None]
+
+
 @dataclass(frozen=True)
 class Memory:
     """What a decoder attends to: every layer's keys and values of the questions, projected once."""
@@ -37,6 +43,12 @@ class Memory:
     values: list[Tensor]
     mask: Tensor | None
     """[B, 1, 1, J] True where attending is allowed; None for everywhere."""
+
+    @classmethod
+    def project(cls, layers: Sequence[FusionLayer], states: Tensor, mask: Tensor | None) -> "Memory":
+        """Of states [B, J, H] with mask [B, J], True for tokens; None attends to padding as well."""
+        pairs = [layer.project(states) for layer in layers]
+        return cls([keys for keys, _ in pairs], [values for _, values in pairs], None if mask is None else mask.bool()[:, None, None, :])
 
     def __len__(self) -> int:
         return len(self.keys[0])
@@ -57,39 +69,25 @@ class DecoderLayer(FusionLayer):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (another kind of call)
         self, states: Tensor, seen: Tensor | None, memory: Seen, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The whole layer.
-
-        Args:
-            states: [M, L, H], the K texts of each question one after another.
-            seen: [M, 1, L, L] or broadcastable, True where a token attends to another one; None for all of them.
-            memory: of the questions, of which there are M / K. The K texts of one attend to it as if they were one text, so that its keys
-                and values serve all of them and are never copied.
-            past: keys and values [M, h, .., d] of the tokens that were read before.
-
-        Returns:
-            [M, L, H], and keys and values [M, h, .., d] of all tokens so far.
-        """
-        own, cross = self.self_attention, self.cross_attention
-        keys, values = own.project(states)
-        if past is not None:
-            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        states = self.self_attention_norm(states + self.dropout(own.output(own.mix(own.query(states), keys, values, seen))))
-        together = states.reshape(len(memory.keys), -1, states.shape[2])  # [B, K*L, H]
-        mixed = cross.output(cross.mix(cross.query(together), *memory))
-        states = self.cross_attention_norm(states + self.dropout(mixed.reshape(states.shape)))
-        return self.feed_forward(states), keys, values
+        """See `FusionLayer.read`."""
+        return self.read(states, seen, memory, past)
 
 
 class Decoder(nn.Module):
-    """The decoder with its head."""
+    """The decoder with its head.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: of the model.
+        attended: width of what it attends to; None: that of texts.
+    """
+
+    def __init__(self, config: ModelConfig, attended: int | None = None) -> None:
         super().__init__()
         text = decoder_text(config)
         self.kind, self.pad_token_id = text.kind, text.pad_token_id
         self.embeddings = TokenEmbedding(text)
         fusion = FusionConfig(heads=text.heads, intermediate=text.intermediate)
-        self.layers = nn.ModuleList([DecoderLayer(text, fusion, text.width) for _ in range(text.layers)])
+        self.layers = nn.ModuleList([DecoderLayer(text, fusion, _or(attended, text.width)) for _ in range(text.layers)])
         self.head = MaskedLMHead(text.width, text.vocab_size, text.layer_norm_eps)
         self.initializer_std = config.initializer_std
         self.apply(self._initialize)
@@ -100,54 +98,71 @@ class Decoder(nn.Module):
 
     def memory(self, states: Tensor, mask: Tensor | None) -> Memory:
         """Project the states [B, J, H] of questions with mask [B, J], True for tokens; None attends to padding as well."""
-        pairs = [layer.project(states) for layer in self.blocks()]
-        keep = None if mask is None else mask.bool()[:, None, None, :]
-        return Memory([keys for keys, _ in pairs], [values for _, values in pairs], keep)
+        return Memory.project(self.blocks(), states, mask)
 
-    def forward(self, ids: Tensor, mask: Tensor | None, memory: Memory) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor | None, memory: Memory, places: Tensor | None = None) -> Tensor:
         """Read whole texts.
 
         Args:
             ids: [M, L] token ids, the start token first.
-            mask: [M, L] True for tokens; None: there is no padding.
+            mask: [M, L] True for tokens; [M, L, L] True where a token (row) may attend to another (column), in place of reading from left
+                to right; None: there is no padding.
             memory: of the M / K questions.
+            places: [M, L] places of the tokens in their text, from 0; None: they follow one another.
 
         Returns:
             States [M, L, H]; position i has read the tokens up to i.
         """
-        length = ids.shape[1]
-        seen = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()[None, None]  # [1, 1, L, L]
-        if mask is not None:
-            seen = seen & mask.bool()[:, None, None, :]
-        states = self.embed(ids, torch.arange(length, device=ids.device)[None], mask)
+        if mask is not None and mask.dim() == 3:
+            seen = mask.bool()[:, None]
+        else:
+            seen = left_to_right(ids.shape[1], ids.shape[1], ids.device)
+            seen = seen if mask is None else seen & mask.bool()[:, None, None, :]
+        states = self.embed(ids, places, mask)
         for index, layer in enumerate(self.blocks()):
             states, _, _ = layer(states, seen, memory.of_layer(index), None)
         return states
 
     def step(self, tokens: Tensor, memory: Memory, past: Past) -> tuple[Tensor, Past]:
-        """Read one more token of each text.
+        """Read more tokens of each text.
 
         Args:
-            tokens: [M].
+            tokens: [M, T].
             memory: of the M / K questions.
             past: of the tokens before; empty at the start.
 
         Returns:
-            Logits [M, V] of the next token, and the past that includes this one.
+            Logits [M, V] of what comes after the last one, and the past that includes these.
         """
-        place = past[0][0].shape[2] if past else 0
-        states = self.embed(tokens[:, None], torch.full((1, 1), place, device=tokens.device), None)
+        read = past[0][0].shape[2] if past else 0
+        places = read + torch.arange(tokens.shape[1], device=tokens.device)[None]
+        seen = left_to_right(tokens.shape[1], read + tokens.shape[1], tokens.device) if tokens.shape[1] > 1 else None
+        states = self.embed(tokens, places, None)
         present: Past = []
         for index, layer in enumerate(self.blocks()):
-            states, keys, values = layer(states, None, memory.of_layer(index), past[index] if past else None)
+            states, keys, values = layer(states, seen, memory.of_layer(index), past[index] if past else None)
             present.append((keys, values))
-        return self.logits(states)[:, 0], present
+        return self.logits(states[:, -1]), present
 
-    def embed(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
-        """States [M, L, H] of tokens [M, L] at places [1, L], counted from the start of the text."""
+    def embed(self, ids: Tensor, places: Tensor | None, mask: Tensor | None) -> Tensor:
+        """States [M, L, H] of tokens [M, L] at places [1 or M, L], counted from the start of the text; None: they follow one another."""
+        tokens = mask if mask is not None and mask.dim() == 2 and places is None else None
+        places = torch.arange(ids.shape[1], device=ids.device)[None] if places is None else places
         if self.kind == "roberta":  # positions skip padding and start behind its id
-            places = self.pad_token_id + (1 + places if mask is None else mask.cumsum(dim=1) * mask)
+            places = self.pad_token_id + (1 + places if tokens is None else tokens.cumsum(dim=1) * tokens)
         return self.embeddings(ids, torch.zeros(1, 1, dtype=torch.int64, device=ids.device), places.to(torch.int64))
+
+    @torch.no_grad()
+    def attention_maps(self, ids: Tensor, memory: Memory) -> Tensor:
+        """Cross-attention probabilities [M, h, L, J] of the last layer, of texts [M, L] without padding, for looking at."""
+        seen = left_to_right(ids.shape[1], ids.shape[1], ids.device)
+        states = self.embed(ids, None, None)
+        *most, last = self.blocks()
+        for index, layer in enumerate(most):
+            states, _, _ = layer(states, seen, memory.of_layer(index), None)
+        own = last.self_attention
+        states = last.self_attention_norm(states + own.output(own.mix(own.query(states), *own.project(states), seen)))
+        return last.cross_attention.probabilities(states, memory.keys[-1], memory.mask)
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [.., V] of states [.., H]: what comes next."""
@@ -178,22 +193,23 @@ def decoder_text(config: ModelConfig) -> TextConfig:
     return text.model_copy(update=sizes)
 
 
-def decoder_sources(config: ModelConfig) -> dict[str, str]:
+def decoder_sources(config: ModelConfig, attended: int | None = None) -> dict[str, str]:
     """Which tensors of a model without a decoder those of its decoder start from, by our names.
 
     Layers start from those of the fusion encoder, the last one of each pair where the decoder has half as many; the projections of what
-    is attended to only where images are as wide as texts. Embeddings and head start from what `DecoderConfig.embeddings_from` says.
+    is attended to, of width `attended` (None: that of texts), only where images are as wide. Embeddings and head start from what
+    `DecoderConfig.embeddings_from` says.
     """
     origin = (config.decoder or DecoderConfig()).embeddings_from
     per = max(config.fusion.layers // max(decoder_text(config).layers, 1), 1)
     with torch.device("meta"):
-        names = list(Decoder(config).state_dict())
+        names = list(Decoder(config, attended).state_dict())
     sources: dict[str, str] = {}
     for name in names:
         part, _, rest = name.partition(".")
         if part == "layers":
             number, _, inner = rest.partition(".")
-            if config.vision.width == config.text.width or not inner.startswith(OF_IMAGES):
+            if config.vision.width == _or(attended, config.text.width) or not inner.startswith(OF_IMAGES):
                 sources[f"decoder.{name}"] = f"fusion.layers.{(int(number) + 1) * per - 1}.{inner}"
         elif part == "head" and origin != "nothing":
             sources[f"decoder.{name}"] = f"mlm_head.{rest}"

@@ -16,13 +16,15 @@ from torch.nn import functional as F
 
 from models.attention import Attention
 from models.config import FusionConfig, TextConfig
-from models.context import LayerView, Project, SharedContext, UnsharedContext, VisionContext, view_masks
+from models.context import LayerView, Project, Seen, SharedContext, UnsharedContext, VisionContext, view_masks
 from models.packing import Packing, Rows
 from models.vision.regions import RegionViews
 
 
 class FusionPass(NamedTuple):
-    """Text rows that want to be fused: states [M, L, H], mask [M, L], and the view [M] each row attends to."""
+    """Text rows that want to be fused: states [M, L, H], mask [M, L], and the view [M] each row attends to.
+
+    A mask [M, L, L] is True where a token (row) may attend to another one (column); then all passes have such masks."""
 
     text: Tensor
     mask: Tensor
@@ -53,7 +55,7 @@ class Layout(NamedTuple):
     rows: Rows
     """Of all passes, one after the other."""
     mask: Tensor
-    """[M, 1, 1, L] True for tokens."""
+    """[M, 1, 1, L] True for tokens; [M, 1, L, L] where tokens attend to some alone."""
     groups: tuple[Group, ...]
 
     def by_view(self, padded: Tensor) -> list[Tensor]:
@@ -129,6 +131,29 @@ class FusionLayer(nn.Module):
         seen = [vision.rows(group.view, group.whole) for group in layout.groups]
         mixed = layout.by_pass([attention.mix(query, *what) for query, what in zip(queries, seen, strict=True)])
         return self.cross_attention_norm(states + self.dropout(attention.output(rows.flat(mixed))))
+
+    def read(self, states: Tensor, seen: Tensor | None, memory: Seen, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole layer, of texts that are read on from where they were left.
+
+        Args:
+            states: [M, L, H], the K texts of each question one after another.
+            seen: [M, 1, L, L] or broadcastable, True where a token attends to another one; None for all of them.
+            memory: of the questions or images, of which there are M / K. The K texts of one attend to it as if they were one text, so that
+                its keys and values serve all of them and are never copied.
+            past: keys and values [M, h, .., d] of the tokens that were read before.
+
+        Returns:
+            [M, L, H], and keys and values [M, h, .., d] of all tokens so far.
+        """
+        own, cross = self.self_attention, self.cross_attention
+        keys, values = own.project(states)
+        if past is not None:
+            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+        states = self.self_attention_norm(states + self.dropout(own.output(own.mix(own.query(states), keys, values, seen))))
+        together = states.reshape(len(memory.keys), -1, states.shape[2])  # [B, K*L, H]
+        mixed = cross.output(cross.mix(cross.query(together), *memory))
+        states = self.cross_attention_norm(states + self.dropout(mixed.reshape(states.shape)))
+        return self.feed_forward(states), keys, values
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """MLP sub-layer, [T, H] -> [T, H]."""
@@ -230,7 +255,7 @@ def _lay_out(passes: Sequence[FusionPass], groups: list[list[int]]) -> tuple[Lay
     """The layout of passes in the order of their groups, and how many tokens each of them has."""
     items = [passes[number] for group in groups for number in group]
     mask = torch.cat([item.mask for item in items]) if len(items) > 1 else items[0].mask
-    count, length = mask.shape
+    count, length = mask.shape[:2]
     sizes, start = [], 0
     places: list[Tensor] | None = [] if any(item.packing is not None for item in items) else None
     for item in items:
@@ -242,7 +267,7 @@ def _lay_out(passes: Sequence[FusionPass], groups: list[list[int]]) -> tuple[Lay
         start += rows
     shapes = tuple(Group(len(group), len(first.mask), first.view, first.whole) for group in groups for first in [passes[group[0]]])
     rows = Rows(count, length, None if places is None else torch.cat(places))
-    return Layout(rows, mask.bool()[:, None, None, :], shapes), sizes
+    return Layout(rows, mask.bool()[:, None, :] if mask.dim() == 3 else mask.bool()[:, None, None, :], shapes), sizes
 
 
 def _tokens(items: list[FusionPass]) -> Tensor:
@@ -252,7 +277,7 @@ def _tokens(items: list[FusionPass]) -> Tensor:
 
 
 def _rows(item: FusionPass) -> Rows:
-    number, length = item.mask.shape
+    number, length = item.mask.shape[:2]
     return Rows(number, length, None if item.packing is None else item.packing.places(0, number))
 
 

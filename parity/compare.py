@@ -22,10 +22,17 @@ LOSSES = {"float32": Tolerance(5e-6, 5e-7), "float64": Tolerance(1e-9, 1e-9)}
 """float32 shows the structure, float64 also a wrong epsilon or activation function. A large float32 loss may differ in its last digits."""
 
 
+SINGLE = Tolerance(1e-9, 2.4e-7)
+"""Two steps of single precision."""
+
+
 def tolerance(name: str, recorded: Tensor, dtype: str) -> Tolerance:
-    """What an output may differ by: whole numbers not at all, losses less than activations."""
+    """What an output may differ by: whole numbers not at all, losses less than activations, and what the official code computes in single
+    precision even in a model of double by its last digits."""
     if not recorded.is_floating_point():
         return EXACT
+    if dtype == "float64" and recorded.dtype == torch.float32:
+        return SINGLE
     return (LOSSES if name.startswith("loss_") else ACTIVATIONS)[dtype]
 
 

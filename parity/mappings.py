@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from models.checkpoints.bert_keys import DECODERS, TEXT_SPELLINGS, first_fusion_layer, stack_depth
+from models.checkpoints.bert_keys import CAPTIONER, DECODERS, TEXT_SPELLINGS, first_fusion_layer, stack_depth
 from models.checkpoints.cclm import SplitX2vlm, without_text_encoder
 from models.checkpoints.joint import joint_table
 from models.checkpoints.keys import KeyTable
@@ -57,6 +57,8 @@ TARGETS: dict[str, Table] = {
     "XVLMPlusForMARVL": SplitX2vlm().table,
     "XVLMForVQA": joint_table,
     "vqa": joint_table,
+    "XVLMForMLMCaptioning": joint_table,
+    "captioning": joint_table,
     "XFMForVQA": Xfm().table,
     "XVLMPlusForVQA": SplitX2vlm().table,
 }
@@ -97,7 +99,7 @@ def _with_decoder(config: ModelConfig, names: Iterable[str], target: str) -> Mod
     """The model with the decoder that official names tell of."""
     present = set(names)
     stack = next((stack for stack in DECODERS if stack_depth(present, stack)), None)
-    if stack is None:
+    if stack is None or not any(stack_depth(present, spelling) for spelling in TEXT_SPELLINGS):  # without a text encoder it is the whole
         return config
     positions = "roberta" if "roberta" in stack else "bert"
     layers, origin = stack_depth(present, stack), EMBEDDINGS_FROM.get(target, "text")
@@ -133,7 +135,7 @@ def _starts_from(place: str | None, sources: list[str], origins: Mapping[str, st
 def config_of_names(names: Iterable[str]) -> ModelConfig:
     """A model with the layers that official names tell of; its sizes mean nothing."""
     present = set(names)
-    prefix = next((spelling for spelling in TEXT_SPELLINGS if stack_depth(present, spelling)), "text_encoder.")
+    prefix = next((spelling for spelling in (*TEXT_SPELLINGS, CAPTIONER) if stack_depth(present, spelling)), "text_encoder.")
     own = next((stack for stack in FUSION_STACKS if stack_depth(present, stack)), None)
     depth = stack_depth(present, prefix)
     text = depth if own else first_fusion_layer(present, prefix)

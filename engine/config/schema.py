@@ -22,7 +22,7 @@ from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -1,5 +1,6 @@
 """The config class of each task."""
 
+from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
@@ -13,5 +14,6 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "nlvr": NlvrConfig,
     "classification": ClassificationConfig,
     "vqa": VqaConfig,
+    "captioning": CaptioningConfig,
 }
 """By the task's name."""

@@ -20,10 +20,12 @@ from dataset.tasks.labelled import LabelledSet
 from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
+from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.validate_captioning import caption_sets
 from engine.config.validate_vqa import vqa_sets
 from engine.config.vqa import VqaConfig
 from engine.tasks import make_task, open_stream
@@ -76,6 +78,8 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         run(lambda name=name, open_set=open_set: _evaluation(name, open_set))
     if isinstance(config, VqaConfig):
         run(lambda: vqa_sets(config))
+    if isinstance(config, CaptioningConfig):
+        run(lambda: caption_sets(config))
     if problems:
         raise UserError("\n".join(problems))
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]
@@ -96,6 +100,8 @@ def _heads(config: RunConfig) -> list[str]:
         return ["text assignment"] if config.assignment is not None else [f"statements, {config.pair_fusion}"]
     if isinstance(config, ClassificationConfig):
         return [f"{config.head.classes} classes of {config.head.inputs.replace('_', ' and ')}"]
+    if isinstance(config, CaptioningConfig):
+        return [f"{config.writer} that write captions"]
     if isinstance(config, VqaConfig):
         return ["classes of answers" if config.evaluation.mode == "classify" else "answer decoder"]
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())

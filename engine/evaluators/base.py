@@ -93,6 +93,7 @@ class Probes:
             [panel for panels in found for panel in panels.attention],
             [panel for panels in found for panel in panels.answers],
             [panel for panels in found for panel in panels.labels],
+            [panel for panels in found for panel in panels.captions],
         )
 
 

@@ -43,6 +43,7 @@ TASKS: dict[str, Entry] = {
     "nlvr": Entry(ROOT / "NLVR.py", "Fine-tune and evaluate statements about two images: NLVR2, MaRVL."),
     "classification": Entry(ROOT / "Classification.py", "Fine-tune and evaluate labels of images, texts or both: SNLI-VE, XVNLI."),
     "vqa": Entry(ROOT / "VQA.py", "Fine-tune and evaluate visual question answering: by ranking, writing or choosing answers."),
+    "captioning": Entry(ROOT / "Captioning.py", "Fine-tune and evaluate captioning: COCO, NoCaps, own images; self-critical training."),
 }
 
 

@@ -18,7 +18,7 @@ from common.files import replace_file
 from evaluation.labels import format_metric, metric_label
 from evaluation.report import curves, pictures
 from evaluation.report.history import METRICS_LINES, History, read_history
-from evaluation.report.panels import AnswerPanel, AttentionPanel, BoxPanel, LabelPanel, ReportPanels, RetrievalPanel
+from evaluation.report.panels import AnswerPanel, AttentionPanel, BoxPanel, CaptionPanel, LabelPanel, ReportPanels, RetrievalPanel
 from evaluation.report.skipped import skipped_by_stream
 from evaluation.report.stages import stage_picture
 from evaluation.tables import RunResult, metrics_table, read_result
@@ -32,7 +32,7 @@ SKIPPED_FILE = "bad_records.txt"
 BOX_SIDE, RETRIEVAL_SIDE, ATTENTION_SIDE = 288, 192, 128
 """Longer side of the pictures in pixels; with 16 panels of each kind a report of photographs stays below 3 MB."""
 MAX_WORDS, MAX_SKIPPED = 14, 50
-HEADLINES = ("accuracy", "acc", "vqa_accuracy", "mean_iou", "tr_r1", "ir_r1", "r_mean")
+HEADLINES = ("accuracy", "acc", "vqa_accuracy", "mean_iou", "tr_r1", "ir_r1", "r_mean", "cider", "cider_words")
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def write_report(run_dir: Path, panels: ReportPanels) -> Path:
         attention=[_attention_view(panel) for panel in panels.attention],
         answers=[_answer_view(panel) for panel in panels.answers],
         labels=[_label_view(panel) for panel in panels.labels],
+        captions=[_caption_view(panel) for panel in panels.captions],
         config=config_text,
         command=shlex.join(map(str, environment.get("command") or [])),
         versions=_versions(environment),
@@ -209,6 +210,16 @@ def _label_view(panel: LabelPanel) -> dict[str, Any]:
         "label": panel.label,
         "confidence": f"{panel.confidence:.2f}",
         "outcome": "right" if panel.predicted == panel.label else "wrong",
+    }
+
+
+def _caption_view(panel: CaptionPanel) -> dict[str, Any]:
+    return {
+        "uri": pictures.image_uri(panel.image, RETRIEVAL_SIDE),
+        "caption": panel.caption,
+        "given": panel.given,
+        "score": "" if panel.score is None else f"CIDEr {panel.score:.0f}",
+        "alt": f"Image described as “{panel.caption}”.",
     }
 
 

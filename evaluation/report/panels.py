@@ -83,6 +83,18 @@ class LabelPanel:
 
 
 @dataclass(frozen=True)
+class CaptionPanel:
+    """An image and the caption written for it."""
+
+    image: np.ndarray
+    caption: str
+    given: str = ""
+    """What one person wrote; empty where it is not known."""
+    score: float | None = None
+    """Its CIDEr-D in percent."""
+
+
+@dataclass(frozen=True)
 class ReportPanels:
     """All pictures of a report; a section without pictures says what would fill it."""
 
@@ -91,3 +103,4 @@ class ReportPanels:
     attention: Sequence[AttentionPanel] = ()
     answers: Sequence[AnswerPanel] = ()
     labels: Sequence[LabelPanel] = ()
+    captions: Sequence[CaptionPanel] = ()

@@ -49,6 +49,8 @@ EMBEDDINGS: Pairs = (
 )
 """Names within the decoder's embeddings."""
 
+CAPTIONER = "text_decoder.bert."
+"""How X-VLM's captioning files begin the names of their joint stack, which is the whole of their text side."""
 TEXT_SPELLINGS = ("text_encoder.bert.", "text_encoder.roberta.", "text_encoder.")
 """How official files begin the names of the text encoder: with a masked-LM head in the same module, and without."""
 
@@ -94,7 +96,7 @@ def roberta_lm_head(official: str, ours: str) -> Pairs:
 def decoder_config(shapes: Shapes) -> DecoderConfig | None:
     """The decoder of a file that was fine-tuned to answer questions; None: it has none."""
     prefix = next((prefix for prefix in DECODERS if stack_depth(shapes, prefix)), None)
-    if prefix is None:
+    if prefix is None or text_prefix(shapes) == CAPTIONER:
         return None
     return DecoderConfig(
         layers=stack_depth(shapes, prefix),
@@ -132,7 +134,7 @@ def decoder_buffers(config: ModelConfig) -> dict[str, Tensor]:
 def text_prefix(shapes: Iterable[str]) -> str | None:
     """How a file spells the beginning of the text encoder's names; None: it has none."""
     names = set(shapes)
-    return next((prefix for prefix in TEXT_SPELLINGS if f"{prefix}embeddings.word_embeddings.weight" in names), None)
+    return next((prefix for prefix in (*TEXT_SPELLINGS, CAPTIONER) if f"{prefix}embeddings.word_embeddings.weight" in names), None)
 
 
 def is_xlmr(shapes: Shapes) -> bool:

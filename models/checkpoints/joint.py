@@ -1,13 +1,16 @@
 """Official models with one BERT stack whose last layers are the fusion encoder: X-VLM, X2-VLM and CCLM v1.
 
 Pre-training files keep the stack under `text_encoder.bert.` beside the masked-LM head `text_encoder.cls.`, which is tied to the word
-embeddings; fine-tuned files without that head keep it under `text_encoder.`. Both spellings are read, the first is written.
+embeddings; fine-tuned files without that head keep it under `text_encoder.`, X-VLM's captioning files, head and all, under
+`text_decoder.`. All spellings are read, the first is written.
 """
 
 from torch import Tensor
 
 from models.checkpoints.adapter import HeadCounts, Shapes
 from models.checkpoints.bert_keys import (
+    CAPTIONER,
+    DECODER_HEAD,
     HEADS,
     decoder_buffers,
     decoder_config,
@@ -30,7 +33,7 @@ from models.checkpoints.vision_keys import DERIVED, vision_buffers, vision_confi
 from models.config import ModelConfig
 
 STACK = "text_encoder.bert."
-STACKS = (STACK, "text_encoder.")
+STACKS = (STACK, "text_encoder.", CAPTIONER)
 HEAD = "text_encoder.cls."
 
 
@@ -58,11 +61,15 @@ def joint_config(shapes: Shapes, heads: HeadCounts) -> ModelConfig:
 def joint_table(config: ModelConfig) -> KeyTable:
     """Names of the tensors of a model with a joint stack."""
     text, fusion = config.text.layers, config.fusion.layers
-    stacks = (pair for prefix in STACKS for pair in (*text_layers(prefix, text), *fusion_layers(prefix, text, fusion)))
+    spellings = STACKS if config.decoder is None else STACKS[:2]
+    stacks = (pair for prefix in spellings for pair in (*text_layers(prefix, text), *fusion_layers(prefix, text, fusion)))
+    writer = masked_lm_head(DECODER_HEAD) if config.decoder is None else decoder_keys(config)
+    output, words = f"{DECODER_HEAD}predictions", f"{CAPTIONER}embeddings.word_embeddings.weight"
+    writer_copies = {f"{output}.decoder.weight": words, f"{output}.decoder.bias": f"{output}.bias"}
     return KeyTable(
-        (*vision_prefixes(config.vision), *stacks, *masked_lm_head(HEAD), *decoder_keys(config), *HEADS),
+        (*vision_prefixes(config.vision), *stacks, *masked_lm_head(HEAD), *writer, *HEADS),
         copies={
-            **decoder_copies(config),
+            **(writer_copies if config.decoder is None else decoder_copies(config)),
             f"{HEAD}predictions.decoder.weight": f"{STACK}embeddings.word_embeddings.weight",
             f"{HEAD}predictions.decoder.bias": f"{HEAD}predictions.bias",
         },

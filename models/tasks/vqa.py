@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from common.distributed import GradientMode
 from models.answering import AnsweringModel
 from models.config import ModelConfig
-from models.decoder import Decoder, Memory, Past
+from models.decoder import Decoder, Memory
 from models.generation import BeamSettings, beam_search
 from models.objectives.answers import answer_loss, answered, class_loss, sequence_losses
+from models.reading import DecoderReader
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
 
@@ -154,7 +155,7 @@ class Generation:
         """See `Answerer`."""
         decoder = model.answer_decoder()
         memory = decoder.memory(model.read_questions(images, ids, mask), mask)
-        start = torch.full((len(ids),), self.start, dtype=torch.int64, device=ids.device)
+        start = torch.full((len(ids), 1), self.start, dtype=torch.int64, device=ids.device)
         written = beam_search(DecoderReader(decoder, memory), start, self.end, self.settings)
         return Answers(written.scores.exp(), tokens=written.tokens)
 
@@ -168,23 +169,6 @@ class Classification:
         """See `Answerer`."""
         best = model.class_logits(images, ids, mask).float().softmax(dim=1).max(dim=1)
         return Answers(best.values, index=best.indices)
-
-
-class DecoderReader:
-    """A decoder as beam search reads with it. The beams of a question share its keys and values."""
-
-    def __init__(self, decoder: Decoder, memory: Memory) -> None:
-        self.decoder, self.memory = decoder, memory
-        self.past: Past = []
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """See `generation.Reader`."""
-        logits, self.past = self.decoder.step(tokens, self.memory, self.past)
-        return logits
-
-    def reorder(self, rows: Tensor) -> None:
-        """See `generation.Reader`."""
-        self.past = [(keys[rows], values[rows]) for keys, values in self.past]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Shapes: R texts, L tokens, H text width.
 """
 
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, Cache
 
 from models.config import TextConfig
 from models.text.encoder import TextEncoder, key_mask, library_config
@@ -21,6 +21,6 @@ class Bert(TextEncoder):
     def __init__(self, config: TextConfig) -> None:
         super().__init__(BertModel(bert_config(config), add_pooling_layer=False))
 
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None, read: Cache | None = None) -> Tensor:
         """Encode texts [R, L] with mask [R, L] to [R, L, H]; see `TextEncoder`."""
-        return self.backbone(input_ids=ids, attention_mask=key_mask(mask), position_ids=positions).last_hidden_state
+        return self.backbone(input_ids=ids, attention_mask=key_mask(mask), position_ids=positions, past_key_values=read).last_hidden_state

@@ -6,7 +6,7 @@ Shapes: R texts, L tokens, H text width, V vocabulary.
 from typing import TypeVar
 
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import BertConfig, BertModel, Cache, RobertaConfig, RobertaModel
 
 from models.config import TextConfig
 
@@ -29,13 +29,14 @@ class TextEncoder(nn.Module):
         """Its transformer blocks, in order: the units that are compiled, recomputed or sharded by themselves."""
         return list(self.backbone.encoder.layer)
 
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None, read: Cache | None = None) -> Tensor:
         """Encode texts.
 
         Args:
             ids: [R, L] token ids.
             mask: [R, L] True for tokens, False for padding; or [R, L, L] True where a token (row) may attend to another (column).
             positions: [R, L] number of each token in its text, from 0, where a row holds several texts; None: one text a row.
+            read: keys and values of P tokens that were read before, to which those of these tokens are added; masks are then [R, L, P + L].
 
         Returns:
             [R, L, H]; states of padding positions mean nothing.

@@ -5,7 +5,7 @@ Shapes: R texts, L tokens, H text width.
 
 import torch
 from torch import Tensor
-from transformers import RobertaConfig, RobertaModel
+from transformers import Cache, RobertaConfig, RobertaModel
 
 from models.config import TextConfig
 from models.text.encoder import TextEncoder, key_mask, library_config
@@ -23,9 +23,11 @@ class Roberta(TextEncoder):
         super().__init__(RobertaModel(roberta_config(config), add_pooling_layer=False))
         self.pad_token_id = config.pad_token_id
 
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor | None = None, read: Cache | None = None) -> Tensor:
         """Encode texts [R, L] with mask [R, L] to [R, L, H]; see `TextEncoder`. Positions skip padding and start behind its id."""
         tokens = ids != self.pad_token_id
         numbers = tokens.cumsum(dim=1) if positions is None else positions + 1
         places = self.pad_token_id + numbers * tokens
-        return self.backbone(input_ids=ids, attention_mask=key_mask(mask), position_ids=places.to(torch.int64)).last_hidden_state
+        return self.backbone(
+            input_ids=ids, attention_mask=key_mask(mask), position_ids=places.to(torch.int64), past_key_values=read
+        ).last_hidden_state

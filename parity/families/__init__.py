@@ -1,5 +1,6 @@
 """How each official class is computed here, one file a family of classes."""
 
+from parity.families.captioning import Captions
 from parity.families.cclm import CrossView
 from parity.families.classification import Classifications, MvpEntailment
 from parity.families.grounding import BoxGrounding
@@ -26,5 +27,6 @@ FAMILIES: tuple[Family, ...] = (
     MvpAnswering(),
     BoxGrounding(),
     MvpReferring(),
+    Captions(),
 )
 """Every class that is covered; the first that covers a case computes it."""

@@ -33,7 +33,9 @@ def test_pretraining_leaves_everything_a_run_promises(pretrained: Path) -> None:
     assert "<img" in (pretrained / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("task", "number"), [("retrieval", "r_mean"), ("grounding", "accuracy"), ("vqa", "vqa_accuracy")])
+@pytest.mark.parametrize(
+    ("task", "number"), [("retrieval", "r_mean"), ("grounding", "accuracy"), ("vqa", "vqa_accuracy"), ("captioning", "cider_words")]
+)
 def test_finetuning_reports_the_weights_that_did_best_on_validation(
     small_data: Path, pretrained: Path, tmp_path: Path, task: str, number: str
 ) -> None:
@@ -47,6 +49,12 @@ def test_finetuning_reports_the_weights_that_did_best_on_validation(
     assert set(validation) == {2, 4}
     assert validation[result["best_step"]][number] == max(numbers[number] for numbers in validation.values())
     assert number in result["metrics"]
+    if task == "captioning":
+        images = json.loads((small_data / "retrieval_test.json").read_text())
+        written = json.loads((tmp_path / "run/captions.json").read_text())
+        assert len(written) == len(images) == len({caption["image_id"] for caption in written})
+        assert "Captions</h2>" in (tmp_path / "run/report.html").read_text()
+        return
     if task == "vqa":
         asked = json.loads((small_data / "vqa_test.json").read_text())
         written = json.loads((tmp_path / "run/vqa_result.json").read_text())

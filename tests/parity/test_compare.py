@@ -68,3 +68,10 @@ def test_norms_of_modules_are_summed_under_official_names() -> None:
 def test_gradients_that_differ_fail(recorded: dict, name: str) -> None:
     _, norms = two_layers()
     assert [finding.name for finding in compare_gradients("s", "float64", recorded, norms) if not finding.passed] == [name]
+
+
+def test_what_was_recorded_in_single_precision_is_compared_by_its_last_digits() -> None:
+    single, double = torch.tensor(4.4466524), torch.tensor(4.4466524, dtype=torch.float64)
+    assert compare("s", "loss_cap", "float64", single, single.double() + 3e-7, tolerance("loss_cap", single, "float64")).used < 1
+    assert compare("s", "loss_cap", "float64", single, single.double() + 3e-6, tolerance("loss_cap", single, "float64")).used > 1
+    assert compare("s", "loss_cap", "float64", double, double + 3e-7, tolerance("loss_cap", double, "float64")).used > 1

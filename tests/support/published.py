@@ -156,10 +156,10 @@ def mvp(rows: int, words: int, positions: int, width: int, inner: int, layers: i
     return shapes
 
 
-def decoder(tables: tuple[int, int, int], width: int, inner: int, layers: int, source: int) -> Shapes:
-    """The answer decoder of question answering, or the caption decoder of X-VLM."""
+def decoder(tables: tuple[int, int, int], width: int, inner: int, layers: int, source: int, first: int = 0) -> Shapes:
+    """The answer decoder of question answering; with a first layer that attends to images, the joint stack of X-VLM's captioning."""
     shapes = embeddings("text_decoder.bert.embeddings", *tables, width)
-    shapes |= bert_layers("text_decoder.bert.encoder", layers, width, inner, range(layers), source)
+    shapes |= bert_layers("text_decoder.bert.encoder", layers, width, inner, range(first, layers), source)
     return shapes | bert_head("text_decoder.cls.predictions", tables[0], width)
 
 
@@ -190,7 +190,7 @@ LAYOUTS: dict[str, Shapes] = {
     "xvlm boxes 384": xvlm(384, 12, ("box",), head=False, bert=False),
     "xvlm question answering 480": xvlm(480, 15, (), head=False, bert=False) | decoder(BERT, 768, 3072, 6, 768),
     "xvlm image pairs 384": xvlm(384, 12, (), head=False, bert=False, layers=18) | mlp("cls_head", 768, 2),
-    "xvlm captioning 384": swin(*SWIN_B, 12, 384) | decoder(BERT, 768, 3072, 12, 1024),
+    "xvlm captioning 384": swin(*SWIN_B, 12, 384) | decoder(BERT, 768, 3072, 12, 1024, first=6),
     "x2vlm base 4m": x2vlm(False, 224, ALL, head=True, bert=True),
     "x2vlm base 1b": x2vlm(False, 224, ALL, head=True, bert=True, frames=True),
     "x2vlm large 4m": x2vlm(True, 224, ALL, head=True, bert=True),

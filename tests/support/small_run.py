@@ -64,7 +64,8 @@ def task_settings(task: str, data: Path, steps: int) -> dict[str, Any]:
     """Settings of a fine-tuning run."""
     settings = pretrain_settings(data, steps)
     del settings["streams"]
-    files = {split: str(data / f"{task}_{name}.json") for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))}
+    kind = "retrieval" if task == "captioning" else task
+    files = {split: str(data / f"{kind}_{name}.json") for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))}
     more = {"answers": str(data / "vqa_answers.json")} if task == "vqa" else {}
     return settings | {"task": task, "data": files | more | {"image_root": str(data / "images"), "batch_size": 8}}
 

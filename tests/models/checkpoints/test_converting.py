@@ -44,11 +44,6 @@ def bits(tensor: Tensor) -> bytes:
 @pytest.mark.parametrize("case", FOLDERS)
 def test_every_recorded_file_comes_back_to_the_bit(case: str, tmp_path: Path) -> None:
     contents = read_checkpoint(FOLDERS[case] / "weights.safetensors")
-    try:
-        detect({name: tensor.shape for name, tensor in contents.tensors.items()})
-    except UserError:
-        assert "captioning" in case, "only X-VLM's captioning models have no text encoder"
-        return
     contents = Contents(contents.tensors, {"image_res": 64, "nested": {"lr": 1e-4, "files": ["a"]}})
     ours = through_a_file(official_to_ours(contents, case, counts_of(case)), tmp_path / "ours.safetensors")
     assert detect({name: tensor.shape for name, tensor in ours.tensors.items()}) is OURS

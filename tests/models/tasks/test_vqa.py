@@ -77,7 +77,7 @@ def test_reading_token_by_token_equals_reading_the_whole(kind: str) -> None:
     whole = decoder.logits(decoder(ids, None, memory))
     past = []
     for place in range(4):
-        logits, past = decoder.step(ids[:, place], memory, past)
+        logits, past = decoder.step(ids[:, place : place + 1], memory, past)
         torch.testing.assert_close(logits, whole[:, place])
 
 
