@@ -19,7 +19,8 @@ def main(config: RetrievalConfig, output_dir: Path) -> None:
     validation, test = (retrieval_evaluator(gallery_sources(data, split), inputs, config.evaluation) for split in ("validation", "test"))
     task = make_task(config)
     engine.initialize(task.model)
-    engine.fit(task, open_streams(config, inputs.tokenizer), validation, select="r_mean")
+    streams = open_streams(config, inputs.tokenizer) if config.schedule.trains else {}
+    engine.fit(task, streams, validation, select="r_mean")
     finish(engine, test, config)
 
 

@@ -67,7 +67,7 @@ class Engine:
             self.new_parameters = frozenset(name for name, _ in model.named_parameters()) - filled
 
     def fit(self, task: Task, streams: Mapping[str, Stream], evaluate: Evaluate | None = None, select: str | None = None) -> None:
-        """Train to the configured number of steps, from the latest checkpoint if there is one.
+        """Train to the configured number of steps, from the latest checkpoint if there is one; with no steps, prepare for evaluation alone.
 
         Args:
             task: model and losses, with its starting weights.
@@ -81,6 +81,9 @@ class Engine:
         """
         with self.watchdog.watching(self.state.step):
             self._prepare(task)
+        if not self.config.schedule.trains:
+            logger.info("schedule.steps is 0: nothing is trained")
+            return
         Training(self, streams, evaluate, select).run()
 
     def _prepare(self, task: Task) -> None:

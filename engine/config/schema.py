@@ -79,8 +79,8 @@ class ScheduleSettings(Settings):
 
     kind: Literal["linear"] = "linear"
     """Linear warm-up from 0, then linear decay."""
-    steps: Positive | None = None
-    """Optimizer steps of the run; either this or epochs."""
+    steps: Whole | None = None
+    """Optimizer steps of the run; either this or epochs. 0: nothing is trained, the starting weights are evaluated."""
     epochs: Positive | None = None
     """Passes over the first stream's (the training set's) records; either this or steps."""
     warmup_steps: int | float = 0.1
@@ -101,11 +101,16 @@ class ScheduleSettings(Settings):
         if (self.steps is None) == (self.epochs is None):
             both = "set both; keep one." if self.steps is not None else "both unset; set one."
             problems.append(("steps", f"schedule.steps and schedule.epochs are {both}"))
-        elif self.steps is not None and self.warmup_steps >= self.steps:
+        elif self.steps and self.warmup_steps >= self.steps:
             text = f"schedule.warmup_steps is {self.warmup_steps} and must be below schedule.steps, {self.steps}."
             problems.append(("warmup_steps", text))
         raise_problems(problems)
         return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.steps != 0
 
     def total_steps(self, records: int, images_per_step: int) -> int:
         """Optimizer steps of the run; an epoch is one pass over `records`."""

@@ -66,7 +66,7 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
     tokenizers: list[PreTrainedTokenizerBase] = []
     run(lambda: _tokenizer(config, tokenizers))
     if tokenizers:
-        for number, name in enumerate(config.batches()):
+        for number, name in enumerate(config.batches() if config.schedule.trains else ()):
             run(lambda name=name, first=number == 0: _stream(config, name, first, tokenizers[0], world))
     else:
         problems.append("The training data was not checked, because that needs the tokenizer.")
