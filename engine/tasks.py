@@ -18,6 +18,7 @@ from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
+from engine.config.zero_shot import ZeroShotConfig
 from models.tasks.base import Task
 from models.tasks.classification import Classification
 from models.tasks.grounding import Grounding
@@ -25,6 +26,7 @@ from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.tasks.retrieval import Retrieval
 from models.tasks.vqa import VQA
+from models.tasks.zero_shot import ZeroShot
 
 
 def make_task(config: RunConfig) -> Task:
@@ -45,10 +47,12 @@ def make_task(config: RunConfig) -> Task:
                 return TextAssignment(config.model, config.gradient_mode)
             return Nlvr(config.model, config.pair_fusion, config.gradient_mode)
         case ClassificationConfig():
-            return Classification(config.model, config.head, config.gradient_mode)
+            return Classification(config.model, config.head, config.gradient_mode, config.loss)
         case VqaConfig():
             labels = answer_labels(config)
             return VQA(config.model, config.gradient_mode, None if labels is None else len(labels))
+        case ZeroShotConfig():
+            return ZeroShot(config.model)
     raise TypeError(f"no task for {type(config).__name__}")
 
 

@@ -4,6 +4,7 @@ from engine.config.classification import ClassificationConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
+from engine.config.zero_shot import ZeroShotConfig
 
 SCHEMAS: dict[str, type[RunConfig]] = {
     "pretrain": PretrainConfig,
@@ -12,5 +13,6 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "nlvr": NlvrConfig,
     "classification": ClassificationConfig,
     "vqa": VqaConfig,
+    "zero_shot": ZeroShotConfig,
 }
 """By the task's name."""

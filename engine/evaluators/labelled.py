@@ -16,8 +16,9 @@ from dataset.config import LabelledData
 from dataset.streams.base import Stream
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, Read, collate_labelled
 from engine.evaluators.base import Inputs, share_of
-from evaluation.classification import accuracy, majority
+from evaluation.classification import majority
 from evaluation.report import ReportPanels
+from evaluation.scores import score
 from models.vlm import VisionLanguageModel
 
 MEAN = "mean"
@@ -32,8 +33,8 @@ class HeldOut:
     """From an image folder to what reads a file."""
     inputs: Inputs
     batch_size: int
-    train_labels: Sequence[int]
-    """For the majority answer."""
+    train_labels: Sequence[int | float]
+    """For the answer of somebody who does not look."""
     predictions: Path | None = None
     """The folder that the predictions on every test set are written to."""
 
@@ -51,7 +52,7 @@ class LabelledEvaluator:
         numbers: dict[str, float] = {}
         for place, data in enumerate(self.sets):
             chances = self._evaluate(model, data)
-            found = self._numbers(data, chances.argmax(dim=1).tolist())
+            found = self._numbers(data, self._predicted(chances)) if data.answered else {}
             numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
             if self.held_out.predictions is not None and data.split != "validation" and is_main():
                 self._write(self.held_out.predictions, data, chances)
@@ -59,12 +60,12 @@ class LabelledEvaluator:
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The most frequent label of the training set, everywhere."""
-        guess = majority(self.held_out.train_labels)
+        name, guess = self._guess()
         numbers: dict[str, float] = {}
         for place, data in enumerate(self.sets):
-            found = self._numbers(data, [guess] * len(data))
-            numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
-        return {"majority": _with_mean(numbers)}
+            found = self._numbers(data, [guess] * len(data)) if data.answered else {}
+            numbers |= {metric if place == 0 else f"{data.split}/{metric}": value for metric, value in found.items()}
+        return {name: _with_mean(numbers)}
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """None."""
@@ -85,15 +86,23 @@ class LabelledEvaluator:
         """Probabilities [R, C] of one batch."""
         raise NotImplementedError
 
-    def _numbers(self, data: LabelledSet, predicted: Sequence[int]) -> dict[str, float]:
-        return {"acc": accuracy(predicted, data.labels)}
+    def _predicted(self, chances: Tensor) -> list[int] | list[float]:
+        """What is predicted of each record."""
+        return chances.argmax(dim=1).tolist()
+
+    def _guess(self) -> tuple[str, int | float]:
+        """What somebody who does not look would predict of all records, and its name."""
+        return "majority", majority([int(label) for label in self.held_out.train_labels])
+
+    def _numbers(self, data: LabelledSet, predicted: Sequence[int | float]) -> dict[str, float]:
+        return score(predicted, data.labels, ["acc"])
 
     def _write(self, folder: Path, data: LabelledSet, chances: Tensor) -> None:
         """Write a test set's predictions."""
         raise NotImplementedError
 
 
-def train_labels(stream: Stream) -> list[int]:
+def train_labels(stream: Stream) -> list[int | float]:
     """The labels of a training stream of labelled records."""
     assert isinstance(stream, LabelledTrain), "these tasks train on no other"
     return stream.labels
