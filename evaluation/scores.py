@@ -34,9 +34,10 @@ def matthews(predicted: Numbers, true: Numbers) -> float:
 def pearson(predicted: Numbers, true: Numbers) -> float:
     """Pearson's correlation; 0 where one side does not vary."""
     found, wanted = (np.asarray(values, dtype=np.float64) for values in (predicted, true))
+    if not np.ptp(found) or not np.ptp(wanted):  # rounding would make something of nothing
+        return 0.0
     found, wanted = found - found.mean(), wanted - wanted.mean()
-    scale = float(np.linalg.norm(found) * np.linalg.norm(wanted))
-    return 100.0 * float(found @ wanted) / scale if scale > 0 else 0.0
+    return 100.0 * float(found @ wanted) / float(np.linalg.norm(found) * np.linalg.norm(wanted))
 
 
 def spearman(predicted: Numbers, true: Numbers) -> float:

@@ -109,6 +109,6 @@ def train_labels(stream: Stream) -> list[int | float]:
 
 
 def _with_mean(numbers: dict[str, float]) -> dict[str, float]:
-    """Add the mean accuracy of the languages, where there are any."""
+    """Add the mean accuracy of the languages, where there are several."""
     languages = [value for name, value in numbers.items() if name.endswith("/acc")]
-    return numbers | ({f"{MEAN}/acc": sum(languages) / len(languages)} if languages else {})
+    return numbers | ({f"{MEAN}/acc": sum(languages) / len(languages)} if len(languages) > 1 else {})
