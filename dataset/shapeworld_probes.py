@@ -191,7 +191,7 @@ def _similarity(seed: int, counts: dict[str, int], size: int) -> Iterator[tuple[
 
 def _probe(seed: int, size: int) -> str:
     """SHA-256 of what a few scenes give today."""
-    few = dict.fromkeys(("train", "val", "test"), 2)
+    few: dict[str, int] = {"train": 2, "val": 2, "test": 2}
     texts = [*_acceptability(seed, few, size), *_similarity(seed, few, size), attributes(seed, 2, size)]
     pictures = [encode_png(one_object(seed, "train", index, size)) for index in range(2)]
     return hashlib.sha256(json.dumps(texts).encode() + b"".join(pictures)).hexdigest()[:16]

@@ -102,11 +102,11 @@ def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_t
     if not texts:
         return []
     pairs = [text for text in texts if not isinstance(text, str)]
-    first = [first for first, _ in pairs] if pairs else list(texts)
+    first = [first for first, _ in pairs] if pairs else [text for text in texts if isinstance(text, str)]
     second = [second for _, second in pairs] if pairs else None
     encoded = tokenizer(
         first, second, truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False, return_token_type_ids=False
-    )  # pyright: ignore[reportCallIssue, reportArgumentType]
+    )
     return encoded["input_ids"]  # pyright: ignore[reportReturnType]
 
 

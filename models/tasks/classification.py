@@ -5,7 +5,7 @@ Shapes: R rows, N patches, L text tokens, D vision width, H text width, C classe
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -73,7 +73,7 @@ class Classifier(VisionLanguageModel):
         for part in self._idle():
             part.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Classifier":
         """As of any module; what is frozen stays in evaluation mode, so that a probe's features have neither dropout nor dropped layers."""
         super().train(mode and not self.head.frozen)
         self.cls_head.train(mode)

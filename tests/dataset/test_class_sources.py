@@ -2,6 +2,7 @@
 
 import inspect
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,29 @@ def test_official_files_of_glue_give_texts_labels_and_keys(glue: str) -> None:
     matched = of(glue, "mnli", "validation")[0]
     assert (matched.text, matched.second, matched.label) == ("a ring", "red", 2)
     assert of(glue, "mnli", "test_mismatched")[0].key == "7"
+
+
+class Saved:
+    """Stands for Hugging Face's datasets, which tests do without."""
+
+    @staticmethod
+    def load_from_disk(folder: str) -> dict[str, list[dict[str, Any]]]:
+        assert folder.endswith("glue/mnli")
+        row = {"premise": "a ring", "hypothesis": "red", "label": 2, "idx": 9}
+        return {"validation_matched": [row], "test_mismatched": [{**row, "label": -1}]}
+
+
+def test_what_datasets_saved_gives_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"kind": "glue", "task": "mnli", "root": "glue", "layout": "datasets"}
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="pip install datasets"):
+        records(source, "validation", "text")
+    monkeypatch.setitem(sys.modules, "datasets", Saved)
+    found = records(source, "validation", "text")[0]
+    assert (found.text, found.second, found.label) == ("a ring", "red", 2)
+    assert [(record.label, record.key) for record in records(source, "test_mismatched", "text")] == [(IGNORED, "9")]
+    with pytest.raises(UserError, match="glue/mnli holds no split train"):
+        records(source, "train", "text")
 
 
 def test_broken_files_of_glue_are_named(glue: str) -> None:

@@ -1,6 +1,7 @@
 """Probes of language, vision and attributes made of the embedded data set."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readers_of_real_data_read_the_probes(probes: Path) -> None:
-    for source, inputs, counts in (
+    sources: tuple[tuple[dict[str, str], Any, tuple[int, ...]], ...] = (
         ({"kind": "imagefolder", "root": str(probes / "probe_images")}, "image", (2, 2, 3)),
         ({"kind": "glue", "task": "cola", "root": str(probes / "glue")}, "text", (6, 4, 6)),
         ({"kind": "glue", "task": "stsb", "root": str(probes / "glue")}, "text", (6, 4, 6)),
-    ):
+    )
+    for source, inputs, counts in sources:
         read = classification_reader(ClassificationData.model_validate({"source": source, "batch_size": 1}), inputs)(probes)
         splits = ("train", "validation", "test")
         assert tuple(len(read(Path(split))) for split in splits) == counts
