@@ -19,10 +19,10 @@ def main(config: ClassificationConfig, output_dir: Path) -> None:
     streams = open_streams(config, inputs.tokenizer)
     read, labels = classification_reader(config.data, config.head.inputs), train_labels(streams["train"])
     held_out = HeldOut(config.data, read, inputs, config.evaluation.batch_size, labels, output_dir / "predictions")
-    validation, test = (ClassEvaluator(split, held_out) for split in ("validation", "test"))
+    validation, test = (ClassEvaluator(split, held_out, config.metrics) for split in ("validation", "test"))
     task = make_task(config)
     engine.initialize(task.model)
-    engine.fit(task, streams, validation, select="acc")
+    engine.fit(task, streams, validation, select=config.metrics[0])
     finish(engine, test, config)
 
 

@@ -24,7 +24,8 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     )
     task = make_task(config)
     engine.initialize(task.model)
-    engine.fit(task, open_streams(config, inputs.tokenizer), validation, select="accuracy")
+    streams = open_streams(config, inputs.tokenizer) if config.schedule.trains else {}
+    engine.fit(task, streams, validation, select="accuracy")
     finish(engine, test, config)
 
 

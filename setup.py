@@ -29,6 +29,8 @@ EXTRAS = {
     "caption-metrics": ["pycocoevalcap>=1.2", "pycocotools>=2.0.8"],
     "deepspeed": ["deepspeed>=0.18"],
     "wandb": ["wandb>=0.19"],
+    "glue": ["datasets>=3"],
+    "image-sets": ["h5py>=3.10", "scipy>=1.11"],  # what torchvision needs for PCAM, Flowers-102 and Stanford Cars
     "remote": ["s3fs>=2024.6", "gcsfs>=2024.6", "aiohttp>=3.10"],
     "dev": [
         "aiohttp>=3.10",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
+from dataset.tasks.sources_config import ClassSource
 from dataset.text import Punctuation
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -307,6 +308,11 @@ class LabelledData(TaskData):
     """Name -> a further test set, whose numbers are reported under its name, and their mean as mean/accuracy."""
     punctuation: Punctuation = "space"
     """What becomes of punctuation: a space, or nothing (X-VLM)."""
+    raw_text: bool = False
+    """Texts go to the tokenizer as they are: with capitals and punctuation, however long."""
+    test_crop: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Held-out images are resized so that this share of their shorter side is the model's input, and the middle is cut out (0.875: to 256
+    pixels, of which 224 are kept). null: the whole image is squashed to the square."""
     augmentation: AugmentationConfig = AugmentationConfig(crop_scale=(0.5, 1.0))
 
 
@@ -324,11 +330,44 @@ class RecordKeys(Settings):
     label: str = "label"
 
 
-class ClassificationData(LabelledData):
-    """Labelled images, texts, or texts with images: [{image, text, label}], or other keys."""
+class ClassAugmentation(AugmentationConfig):
+    """As for other images, and what recipes of ImageNet add."""
 
-    labels: list[str]
-    """Names of the labels; their order is that of the classes."""
+    auto_augment: str | None = None
+    """A policy of timm's, such as rand-m9-mstd0.5-inc1; rand_augment must be off."""
+    erase: Probability = 0.0
+    """How often a rectangle of the image is filled with noise (random erasing)."""
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> "ClassAugmentation":
+        if self.auto_augment is not None and self.rand_augment:
+            raise ValueError("auto_augment and rand_augment are both set; set rand_augment to false")
+        return self
+
+
+class ClassificationData(LabelledData):
+    """Labelled images, texts, or texts with images: [{image, text, label}], or other keys; or a known data set, see `source`."""
+
+    train: str | list[str] = "train"
+    """JSON file or files; of a source the split, its own by default."""
+    validation: str = "validation"
+    """JSON file, or split of a source; the best checkpoint is chosen on it."""
+    test: str = "test"
+    """JSON file, or split of a source; reported once, for the chosen checkpoint."""
+    image_root: str = ""
+    """The folder that image paths are relative to; a source has its own."""
+    source: ClassSource | None = None
+    """A known data set instead of JSON files."""
+    labels: list[str] = []
+    """Names of the labels; their order is that of the classes. A source knows its own. None where a number is learned."""
     skip_labels: list[str] = []
     """Labels whose records are left out: "-" in SNLI, where annotators disagree."""
     keys: RecordKeys = RecordKeys()
+    augmentation: ClassAugmentation = ClassAugmentation(crop_scale=(0.5, 1.0))  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @model_validator(mode="after")
+    def _files_or_a_source(self) -> "ClassificationData":
+        missing = [name for name in ("train", "validation", "test") if name not in self.model_fields_set]
+        if self.source is None and missing:
+            raise ValueError(f"{', '.join(missing)} missing; name JSON files, or a known data set under source")
+        return self

@@ -18,6 +18,10 @@ _SPACES = re.compile(r"\s{2,}")
 _SIDES = re.compile(r"\b(?:left|right)(?:most)?\b", re.IGNORECASE)
 
 
+Text = str | tuple[str, str]
+"""What becomes one row of tokens: a text, or two of them, which the tokenizer joins in its model's own way."""
+
+
 class EmptyCaption(ValueError):
     """There is no caption, or nothing is left of it."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from dataset.text import Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,12 +111,16 @@ def _leave_separator_out(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.backend_tokenizer.post_processor = template  # pyright: ignore
 
 
-def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Ids of each text with [CLS] first and, unless the tokenizer leaves it out, [SEP] last, at most `max_tokens` long, not padded."""
+def token_lists(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_tokens: int) -> list[list[int]]:
+    """Ids of each text with [CLS] first and, unless the tokenizer leaves it out, [SEP] last, at most `max_tokens` long, not padded. All are
+    single texts, or all are pairs: of a pair that is too long the longer text is cut."""
     if not texts:
         return []
+    pairs = [text for text in texts if not isinstance(text, str)]
+    first = [first for first, _ in pairs] if pairs else [text for text in texts if isinstance(text, str)]
+    second = [second for _, second in pairs] if pairs else None
     encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False, return_token_type_ids=False
+        first, second, truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False, return_token_type_ids=False
     )
     return encoded["input_ids"]  # pyright: ignore[reportReturnType]
 
@@ -144,7 +149,7 @@ def pad_texts(
     return pad_rows(rows, width, pad_id), torch.arange(width)[None, :] < lengths[:, None]
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_tokens: int) -> tuple[Tensor, Tensor]:
     """Texts as (ids int64 [R, L], mask bool [R, L], True = token).
 
     L is the longest text's length rounded up to a multiple of 4, at most `max_tokens`.

@@ -1,5 +1,8 @@
 """Learning-rate factor as a pure function of the step."""
 
+import math
+from collections.abc import Callable
+
 
 def linear_factor(step: int, total: int, warmup: int, floor: float = 0.0) -> float:
     """Linear warm-up from 0, then linear decay.
@@ -17,3 +20,15 @@ def linear_factor(step: int, total: int, warmup: int, floor: float = 0.0) -> flo
     if step < warmup:
         return step / max(warmup, 1)
     return max(floor, (total - (1 - floor) * step) / max(total - warmup, 1))
+
+
+def cosine_factor(step: int, total: int, warmup: int, floor: float = 0.0) -> float:
+    """Linear warm-up from 0, then half a cosine from 1 down to the floor; arguments as of `linear_factor`."""
+    if step < warmup:
+        return step / max(warmup, 1)
+    done = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+FACTORS: dict[str, Callable[[int, int, int, float], float]] = {"linear": linear_factor, "cosine": cosine_factor}
+"""By `schedule.kind`."""

@@ -25,6 +25,7 @@ from engine.config.grounding import BoxMethod, GroundingConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
+from engine.config.zero_shot import ZeroShotConfig
 from models.tasks.base import Task
 from models.tasks.captioning import Captioning, SelfCritical, SelfCriticalSettings, WritingSettings
 from models.tasks.classification import Classification
@@ -33,6 +34,7 @@ from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.tasks.retrieval import Retrieval
 from models.tasks.vqa import VQA
+from models.tasks.zero_shot import ZeroShot
 
 
 def make_task(config: RunConfig) -> Task:
@@ -54,12 +56,14 @@ def make_task(config: RunConfig) -> Task:
                 return TextAssignment(config.model, config.gradient_mode)
             return Nlvr(config.model, config.pair_fusion, config.gradient_mode)
         case ClassificationConfig():
-            return Classification(config.model, config.head, config.gradient_mode)
+            return Classification(config.model, config.head, config.gradient_mode, config.loss)
         case VqaConfig():
             labels = answer_labels(config)
             return VQA(config.model, config.gradient_mode, None if labels is None else len(labels))
         case CaptioningConfig():
             return _captioning(config)
+        case ZeroShotConfig():
+            return ZeroShot(config.model)
     raise TypeError(f"no task for {type(config).__name__}")
 
 
@@ -102,11 +106,11 @@ def _captioning(config: CaptioningConfig) -> Captioning:
         return Captioning(config.model, settings, config.gradient_mode)
 
     def references() -> CaptionTrain:
-        stream = open_stream(config, "train", load_tokenizer(config.tokenizer.path))
+        stream = open_stream(config, "train", load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator))
         assert isinstance(stream, CaptionTrain), "this stage has captions to compare with"
         return stream
 
-    reward = CiderReward(config, references, lambda: load_tokenizer(config.tokenizer.path))
+    reward = CiderReward(config, references, lambda: load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator))
     drawing = SelfCriticalSettings(stage.samples, stage.baseline, config.evaluation.max_tokens, stage.temperature)
     return SelfCritical(config.model, settings, config.gradient_mode, drawing, reward)
 

@@ -23,7 +23,7 @@ from engine.metrics import MetricsLog
 from engine.nonfinite import NonfiniteSteps
 from engine.optimizer import set_learning_rate
 from engine.progress import ProgressBar
-from engine.schedule import linear_factor
+from engine.schedule import FACTORS
 from engine.step import Stepper
 from engine.watchdog_heartbeat import Phase
 from models.vlm import VisionLanguageModel
@@ -114,7 +114,7 @@ class Training:
     def _step(self, stepper: Stepper, batches: Iterator[dict[str, StreamBatch]], step: int) -> None:
         """One optimizer step, and its log line where one is due."""
         lr, schedule = self.engine.config.optimizer.lr, self.engine.config.schedule
-        factor = linear_factor(step - 1, self.total, schedule.warmup(self.total), schedule.min_lr / lr)
+        factor = FACTORS[schedule.kind](step - 1, self.total, schedule.warmup(self.total), schedule.min_lr / lr)
         set_learning_rate(stepper.strategy.optimizer, factor)
         seed_step(self.engine.config.seed, step)
         numbers = stepper.step(batches, self.clock, self.faults)

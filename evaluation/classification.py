@@ -20,7 +20,7 @@ def accuracy(predicted: Sequence[int], true: Sequence[int]) -> float:
     return 100.0 * sum(a == b for a, b in zip(predicted, true, strict=True)) / len(true)
 
 
-def consistency(predicted: Sequence[int], true: Sequence[int], groups: Sequence[Hashable]) -> float:
+def consistency(predicted: Sequence[int | float], true: Sequence[int | float], groups: Sequence[Hashable]) -> float:
     """Percent of groups all of whose records are right: NLVR2's second number, a group being one sentence with its image pairs."""
     right: dict[Hashable, bool] = {}
     for a, b, group in zip(predicted, true, groups, strict=True):
@@ -49,6 +49,13 @@ def write_labels(
         for key, label, row in zip(keys, predicted, chances, strict=True)
     ]
     replace_file(file, json.dumps(rows, indent=0) + "\n")
+
+
+def write_glue(file: Path, keys: Sequence[str], predicted: Sequence[int | float], names: Sequence[str]) -> None:
+    """Predictions as GLUE's server takes them: a header, then "index<tab>prediction"; numbers, without names, are kept within 0 and 5."""
+    values = [names[int(label)] if names else f"{min(max(float(label), 0.0), 5.0):.3f}" for label in predicted]
+    rows = "".join(f"{key}\t{value}\n" for key, value in zip(keys, values, strict=True))
+    replace_file(file, f"index\tprediction\n{rows}")
 
 
 def _cell(text: str) -> str:

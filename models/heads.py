@@ -3,7 +3,9 @@
 Shapes: H width, V vocabulary.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,10 @@ def deep_head(inputs: int, outputs: int) -> nn.Sequential:
     widths = [inputs, 2 * inputs, 4 * inputs, 2 * inputs, inputs]
     hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.LayerNorm(b), nn.GELU())]
     return nn.Sequential(*hidden, nn.Linear(inputs, outputs))
+
+
+HeadDepth = Literal["linear", "shallow", "deep"]
+HEAD_DEPTHS: dict[HeadDepth, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "shallow": mlp_head, "deep": deep_head}
 
 
 class MaskedLMHead(nn.Module):

@@ -21,7 +21,7 @@ from dataset.boxes import Box
 from dataset.config import MaskingConfig, Padding
 from dataset.masking import MaskVocabulary, mask_tokens
 from dataset.packing import text_bins
-from dataset.text import EmptyCaption
+from dataset.text import EmptyCaption, Text
 from dataset.tokenizers import pad_rows, pad_texts, token_lists
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ ROWS_PER_RECORD = 1 << 16
 class TextRow:
     """One text of a sample."""
 
-    text: str
+    text: Text
     sample_id: int
     """Rows with equal ids describe the same thing: they are never each other's negatives."""
     box: Box | None = None

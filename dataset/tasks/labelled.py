@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import BadRecord, UserError
-from dataset.config import LabelledData
+from common.labels import IGNORED
+from dataset.class_augmentation import augment_for_classes, middle
+from dataset.config import ClassAugmentation, LabelledData
 from dataset.streams.base import PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
 from dataset.tasks.files import JsonStream, read_records, warn_of_count
-from dataset.text import EmptyCaption, names_a_side, pre_caption
+from dataset.text import EmptyCaption, Text, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
 from dataset.transforms import augment_image, read_image, squash
 
@@ -38,11 +41,36 @@ class LabelledRecord:
     images: tuple[str, ...]
     """Paths below the image folder."""
     text: str | None
-    label: int
+    label: int | float
+    """Its class, or the number to learn; IGNORED where it is kept secret."""
     key: str
     """What predictions call it."""
     group: str = ""
     """Records of one group are judged together, such as the image pairs of one sentence."""
+    second: str | None = None
+    """What the text is compared with."""
+    picture: Callable[[], Image.Image] | None = None
+    """Opens its image where that is no file."""
+
+    def open(self, config: LabelledData) -> list[Image.Image]:
+        """Its images.
+
+        Raises:
+            BadRecord: one cannot be read.
+        """
+        if self.picture is not None:
+            return [self.picture()]
+        return [read_image(Path(config.image_root) / image, config.max_pixels) for image in self.images]
+
+    def row(self, config: LabelledData) -> Text | None:
+        """Its text or texts, normalised unless they are to stay as they are.
+
+        Raises:
+            EmptyCaption: nothing is left of one.
+        """
+        given = [text for text in (self.text, self.second) if text is not None]
+        texts = given if config.raw_text else [pre_caption(text, config.max_words, config.punctuation) for text in given]
+        return (texts[0], texts[1]) if len(texts) == 2 else texts[0] if texts else None
 
 
 Read = Callable[[Path], list[LabelledRecord]]
@@ -55,7 +83,7 @@ class LabelledSample(Sample):
 
     images: tuple[np.ndarray, ...] = ()
     """K of uint8 [S, S, 3]."""
-    label: int = 0
+    label: int | float = 0
 
 
 def values_of(where: str, record: dict[str, Any], keys: Sequence[str]) -> list[Any]:
@@ -95,25 +123,25 @@ class LabelledTrain(JsonStream):
         return self._read(file)
 
     @property
-    def labels(self) -> list[int]:
+    def labels(self) -> list[int | float]:
         """Of all records."""
         return [record.label for _, _, record in self.records]
 
     def sample(self, index: int, rng: np.random.Generator) -> LabelledSample:
         """The record with each of its images augmented by itself."""
         record: LabelledRecord = self.records[index][2]
-        augmentation, root = self.config.augmentation, Path(self.config.image_root)
+        augmentation = self.config.augmentation
         with naming(record.where):
-            text = None if record.text is None else pre_caption(record.text, self.config.max_words, self.config.punctuation)
-            images = [read_image(root / image, self.config.max_pixels) for image in record.images]
+            text, images = record.row(self.config), record.open(self.config)
         may_flip = not (augmentation.careful_flip and record.text is not None and names_a_side([record.text]))
-        pixels = tuple(augment_image(image, self.image_size, augmentation, rng, may_flip) for image in images)
+        augment = augment_for_classes if isinstance(augmentation, ClassAugmentation) else augment_image
+        pixels = tuple(augment(image, self.image_size, augmentation, rng, may_flip) for image in images)
         rows = () if text is None else (TextRow(text, index),)
         return LabelledSample(record.where, pixels[0] if pixels else NO_IMAGE, rows, rng, pixels, record.label)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
-        """label int64 [R]; where there are texts, their tensors; where there are images, image uint8 [K * R, 3, S, S], the first images of
-        all records before the second ones."""
+        """label int64 [R], or float32 [R] of numbers; where there are texts, their tensors; where there are images, image uint8
+        [K * R, 3, S, S], the first images of all records before the second ones."""
         samples = [(group, sample) for group, members in enumerate(groups) for sample in members if isinstance(sample, LabelledSample)]
         tensors = {"label": torch.tensor([sample.label for _, sample in samples])}
         tensors |= _images([sample.images for _, sample in samples])
@@ -129,8 +157,8 @@ class LabelledItem(TypedDict):
     index: int
     images: list[np.ndarray]
     """K of uint8 [S, S, 3], squashed to the square."""
-    text: str | None
-    label: int
+    text: Text | None
+    label: int | float
 
 
 class LabelledSet(Dataset[LabelledItem]):
@@ -147,14 +175,14 @@ class LabelledSet(Dataset[LabelledItem]):
     """
 
     def __init__(self, split: str, config: LabelledData, read: Callable[[Path], Read], image_size: int) -> None:
-        file, self.image_root = _place(split, config)
+        file, image_root = _place(split, config)
         expected = config.expected_of("test", split) if split in config.languages else config.expected_of(split)
-        self.split = split
-        self.records = read(self.image_root)(file)
+        self.split, self.file = split, file
+        self.records = read(image_root)(file)
         if not self.records:
             raise UserError(f"{file}: no record has a label that counts.")
         self.image_size = image_size
-        self.config = config
+        self.config = config.model_copy(update={"image_root": str(image_root)})
         warn_of_count(str(file), "records", len(self.records), expected)
 
     def __len__(self) -> int:
@@ -163,16 +191,22 @@ class LabelledSet(Dataset[LabelledItem]):
     def __getitem__(self, index: int) -> LabelledItem:
         record = self.records[index]
         try:
-            text = None if record.text is None else pre_caption(record.text, self.config.max_words, self.config.punctuation)
-            images = [read_image(self.image_root / image, self.config.max_pixels) for image in record.images]
+            text, images = record.row(self.config), record.open(self.config)
         except (BadRecord, EmptyCaption) as error:
             raise UserError(f"{record.where}: {error}.") from error
-        return {"index": index, "images": [squash(image, self.image_size) for image in images], "text": text, "label": record.label}
+        crop = self.config.test_crop
+        squares = [squash(image, self.image_size) if crop is None else middle(image, self.image_size, crop) for image in images]
+        return {"index": index, "images": squares, "text": text, "label": record.label}
 
     @property
-    def labels(self) -> list[int]:
+    def labels(self) -> list[int | float]:
         """Of all records."""
         return [record.label for record in self.records]
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is anything to compare predictions with."""
+        return any(record.label != IGNORED for record in self.records)
 
 
 def _place(split: str, config: LabelledData) -> tuple[Path, Path]:
@@ -184,7 +218,7 @@ def _place(split: str, config: LabelledData) -> tuple[Path, Path]:
 
 
 def collate_labelled(items: list[LabelledItem], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> dict[str, Tensor]:
-    """Items as one batch: index, label int64 [R]; image and text_ids, text_mask as in training."""
+    """Items as one batch: index int64 [R], label int64 or float32 [R]; image and text_ids, text_mask as in training."""
     tensors = {name: torch.tensor([item[name] for item in items]) for name in ("index", "label")}
     tensors |= _images([item["images"] for item in items])
     texts = [item["text"] for item in items if item["text"] is not None]

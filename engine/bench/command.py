@@ -98,6 +98,8 @@ def _request(options: Namespace, find: Callable[[Path], Path]) -> BenchRequest:
 
     path = find(options.config)
     config = load_config(path, options.overrides, options.task).config
+    if not config.schedule.trains:
+        raise UserError(f"{path}: schedule.steps is 0, so there are no steps to measure.")
     return BenchRequest(
         config=config,
         path=path,

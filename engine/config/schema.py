@@ -22,7 +22,7 @@ from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
-TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning"]
+TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning", "zero_shot"]
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -79,8 +79,8 @@ class OptimizerSettings(Settings):
 class ScheduleSettings(Settings):
     """Learning rate over the run."""
 
-    kind: Literal["linear"] = "linear"
-    """Linear warm-up from 0, then linear decay."""
+    kind: Literal["linear", "cosine"] = "linear"
+    """Linear warm-up from 0, then a decay along a line or half a cosine."""
     steps: Whole | None = None
     """Optimizer steps of the run; either this or epochs. 0: nothing is trained, the starting weights are evaluated."""
     epochs: Positive | None = None

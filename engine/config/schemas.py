@@ -6,6 +6,7 @@ from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
+from engine.config.zero_shot import ZeroShotConfig
 
 SCHEMAS: dict[str, type[RunConfig]] = {
     "pretrain": PretrainConfig,
@@ -15,5 +16,6 @@ SCHEMAS: dict[str, type[RunConfig]] = {
     "classification": ClassificationConfig,
     "vqa": VqaConfig,
     "captioning": CaptioningConfig,
+    "zero_shot": ZeroShotConfig,
 }
 """By the task's name."""

@@ -27,7 +27,9 @@ from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.validate_captioning import caption_sets
 from engine.config.validate_vqa import vqa_sets
+from engine.config.validate_zero_shot import zero_shot_set
 from engine.config.vqa import VqaConfig
+from engine.config.zero_shot import ZeroShotConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
@@ -80,6 +82,8 @@ def validate_run(config: RunConfig, world: int = 1) -> list[str]:
         run(lambda: vqa_sets(config))
     if isinstance(config, CaptioningConfig):
         run(lambda: caption_sets(config))
+    if isinstance(config, ZeroShotConfig):
+        run(lambda: zero_shot_set(config))
     if problems:
         raise UserError("\n".join(problems))
     return [f"{config.task}: ready to run with {world} process{'es' if world > 1 else ''}.", *(f"  {line}" for line in lines)]

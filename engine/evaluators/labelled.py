@@ -17,8 +17,9 @@ from dataset.config import LabelledData
 from dataset.streams.base import Stream
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, Read, collate_labelled
 from engine.evaluators.base import Inputs, share_of
-from evaluation.classification import accuracy, majority
+from evaluation.classification import majority
 from evaluation.report import LabelPanel, ReportPanels
+from evaluation.scores import score
 from models.vlm import VisionLanguageModel
 
 MEAN = "mean"
@@ -33,8 +34,8 @@ class HeldOut:
     """From an image folder to what reads a file."""
     inputs: Inputs
     batch_size: int
-    train_labels: Sequence[int]
-    """For the majority answer."""
+    train_labels: Sequence[int | float]
+    """For the answer of somebody who does not look."""
     predictions: Path | None = None
     """The folder that the predictions on every test set are written to."""
 
@@ -55,7 +56,7 @@ class LabelledEvaluator:
         for place, data in enumerate(self.sets):
             chances = self._evaluate(model, data)
             self.judged = chances if place == 0 else self.judged
-            found = self._numbers(data, chances.argmax(dim=1).tolist())
+            found = self._numbers(data, self._predicted(chances)) if data.answered else {}
             numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
             if self.held_out.predictions is not None and data.split != "validation" and is_main():
                 self._write(self.held_out.predictions, data, chances)
@@ -63,27 +64,31 @@ class LabelledEvaluator:
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The most frequent label of the training set, everywhere."""
-        guess = majority(self.held_out.train_labels)
+        name, guess = self._guess()
         numbers: dict[str, float] = {}
         for place, data in enumerate(self.sets):
-            found = self._numbers(data, [guess] * len(data))
-            numbers |= {name if place == 0 else f"{data.split}/{name}": value for name, value in found.items()}
-        return {"majority": _with_mean(numbers)}
+            found = self._numbers(data, [guess] * len(data)) if data.answered else {}
+            numbers |= {metric if place == 0 else f"{data.split}/{metric}": value for metric, value in found.items()}
+        return {name: _with_mean(numbers)}
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
-        """Records judged wrong and as many judged right, each spread over the split."""
+        """Records judged wrong and as many judged right, each spread over the split; none where labels are numbers, or secret."""
         assert self.judged is not None, "evaluation, which needs all ranks, comes first"
-        data, best = self.sets[0], self.judged.max(dim=1)
-        names, right = self.label_names(), best.indices == torch.tensor(data.labels)
+        data, best, names = self.sets[0], self.judged.max(dim=1), self.label_names()
+        if not names or not data.answered:
+            return ReportPanels()
+        right = best.indices == torch.tensor(data.labels)
         wrong = _spread(~right, max(samples // 2, samples - int(right.sum())))
         chosen = sorted([*wrong, *_spread(right, samples - len(wrong))])
         found: list[LabelPanel] = []
         for item, predicted, chance in ((data[index], int(best.indices[index]), float(best.values[index])) for index in chosen):
-            found.append(LabelPanel(item["images"], item["text"] or "", names[predicted], chance, names[item["label"]]))
+            text = item["text"] or ""
+            words = text if isinstance(text, str) else " / ".join(text)
+            found.append(LabelPanel(item["images"], words, names[predicted], chance, names[int(item["label"])]))
         return ReportPanels(labels=found)
 
     def label_names(self) -> Sequence[str]:
-        """What the labels 0, 1, ... are called."""
+        """What the labels 0, 1, ... are called; nothing where they are numbers."""
         raise NotImplementedError
 
     def _evaluate(self, model: VisionLanguageModel, data: LabelledSet) -> Tensor:
@@ -101,8 +106,16 @@ class LabelledEvaluator:
         """Probabilities [R, C] of one batch."""
         raise NotImplementedError
 
-    def _numbers(self, data: LabelledSet, predicted: Sequence[int]) -> dict[str, float]:
-        return {"acc": accuracy(predicted, data.labels)}
+    def _predicted(self, chances: Tensor) -> list[int] | list[float]:
+        """What is predicted of each record."""
+        return chances.argmax(dim=1).tolist()
+
+    def _guess(self) -> tuple[str, int | float]:
+        """What somebody who does not look would predict of all records, and its name."""
+        return "majority", majority([int(label) for label in self.held_out.train_labels])
+
+    def _numbers(self, data: LabelledSet, predicted: Sequence[int | float]) -> dict[str, float]:
+        return score(predicted, data.labels, ["acc"])
 
     def _write(self, folder: Path, data: LabelledSet, chances: Tensor) -> None:
         """Write a test set's predictions."""
@@ -115,13 +128,13 @@ def _spread(which: Tensor, count: int) -> list[int]:
     return places[np.linspace(0, len(places) - 1, min(count, len(places)), dtype=int)].tolist()
 
 
-def train_labels(stream: Stream) -> list[int]:
+def train_labels(stream: Stream) -> list[int | float]:
     """The labels of a training stream of labelled records."""
     assert isinstance(stream, LabelledTrain), "these tasks train on no other"
     return stream.labels
 
 
 def _with_mean(numbers: dict[str, float]) -> dict[str, float]:
-    """Add the mean accuracy of the languages, where there are any."""
+    """Add the mean accuracy of the languages, where there are several."""
     languages = [value for name, value in numbers.items() if name.endswith("/acc")]
-    return numbers | ({f"{MEAN}/acc": sum(languages) / len(languages)} if languages else {})
+    return numbers | ({f"{MEAN}/acc": sum(languages) / len(languages)} if len(languages) > 1 else {})

@@ -27,7 +27,7 @@ class StatementEvaluator(LabelledEvaluator):
         true = predict_statements(model, batch["image"], batch["text_ids"], batch["text_mask"])
         return torch.stack([1 - true, true], dim=1)
 
-    def _numbers(self, data: LabelledSet, predicted: Sequence[int]) -> dict[str, float]:
+    def _numbers(self, data: LabelledSet, predicted: Sequence[int | float]) -> dict[str, float]:
         groups = [record.group for record in data.records]
         return super()._numbers(data, predicted) | {"consistency": consistency(predicted, data.labels, groups)}
 

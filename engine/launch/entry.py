@@ -41,9 +41,12 @@ TASKS: dict[str, Entry] = {
     "retrieval": Entry(ROOT / "Retrieval.py", "Fine-tune and evaluate image-text retrieval, both ways."),
     "grounding": Entry(ROOT / "Grounding.py", "Fine-tune and evaluate visual grounding: the box of a referring expression."),
     "nlvr": Entry(ROOT / "NLVR.py", "Fine-tune and evaluate statements about two images: NLVR2, MaRVL."),
-    "classification": Entry(ROOT / "Classification.py", "Fine-tune and evaluate labels of images, texts or both: SNLI-VE, XVNLI."),
+    "classification": Entry(
+        ROOT / "Classification.py", "Fine-tune and evaluate labels of images, texts or both: ImageNet, GLUE, SNLI-VE, XVNLI."
+    ),
     "vqa": Entry(ROOT / "VQA.py", "Fine-tune and evaluate visual question answering: by ranking, writing or choosing answers."),
     "captioning": Entry(ROOT / "Captioning.py", "Fine-tune and evaluate captioning: COCO, NoCaps, own images; self-critical training."),
+    "zero_shot": Entry(ROOT / "ZeroShot.py", "Evaluate without training: classes of images by their names, attributes of objects (OVAD)."),
 }
 
 

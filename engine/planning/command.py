@@ -57,6 +57,8 @@ def plan(given: Sequence[str], tasks: Sequence[str], find: Callable[[Path], Path
 
     device = device_of(options.device, options.peak)
     config = load_config(find(options.config), options.overrides, options.task).config
+    if not config.schedule.trains:
+        raise UserError(f"{options.config}: schedule.steps is 0, so there are no steps to plan.")
     machine = Machine(Speed(device, options.mfu, options.gpus), memory)
     found = make_plan(config, machine, TextLengths(options.caption_tokens, options.region_tokens), options.records)
     if options.out is not None:

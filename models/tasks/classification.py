@@ -5,22 +5,25 @@ Shapes: R rows, N patches, L text tokens, D vision width, H text width, C classe
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from common.distributed import GradientMode
 from common.settings import Settings
 from models.adopting import without_other_head
 from models.config import ModelConfig
-from models.heads import deep_head, mlp_head
+from models.heads import HEAD_DEPTHS, HeadDepth
 from models.mvp.config import MvpConfig
 from models.mvp.layers import initialize
 from models.mvp.model import Mvp, MvpHead
-from models.objectives.classification import classification_loss
+from models.objectives.classification import classification_loss, regression_loss
+from models.objectives.mixing import mix_images
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
+from models.vision.normalize import PixelStatistics, normalize_images
 from models.vlm import FusionPass, VisionLanguageModel
 
 
@@ -28,7 +31,9 @@ class HeadConfig(Settings):
     """What is classified, and how."""
 
     classes: int
-    """Number of labels."""
+    """Number of labels; 1 where a number is learned."""
+    target: Literal["class", "number"] = "class"
+    """What a record's label is: one of the classes, or a number to learn by the squared error (STS-B)."""
     inputs: Literal["image", "text", "image_text"] = "image_text"
     """What a row is: an image or clip, a text, or a text with an image or clip."""
     image_feature: Literal["global", "global_and_mean"] = "global"
@@ -36,8 +41,23 @@ class HeadConfig(Settings):
     text_layers: Literal["text", "all"] = "text"
     """Which layers a text alone passes: the text encoder (X-FM), or the fusion layers as well, without their attention to images (X2-VLM,
     whose text encoder is the lower part of BERT)."""
-    depth: Literal["shallow", "deep"] = "shallow"
-    """The head: two linear layers as usual, or five (X-FM on ImageNet)."""
+    depth: HeadDepth = "shallow"
+    """The head: two linear layers as usual, five (deep: X-FM on images), or a single one (linear)."""
+    frozen: bool = False
+    """Train the head alone, on features of encoders that stay in evaluation mode: with depth linear, a linear probe."""
+    pixels: PixelStatistics = "clip"
+    """What the pixels of images alone are normalised with: clip, as in pre-training; imagenet or half (0.5), as X-FM's fine-tuning."""
+
+
+class ClassLoss(Settings):
+    """What is done to labels and images in training, besides augmentation."""
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Parameter of Mixup; 0: none. For images alone."""
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    """Parameter of CutMix; 0: none. With both, one of the two by the toss of a coin, a step at a time."""
 
 
 class Classifier(VisionLanguageModel):
@@ -49,11 +69,24 @@ class Classifier(VisionLanguageModel):
         width = config.text.width
         if head.inputs == "image":
             width = config.vision.width * (2 if head.image_feature == "global_and_mean" else 1)
-        self.cls_head = (deep_head if head.depth == "deep" else mlp_head)(width, head.classes)
+        self.cls_head = HEAD_DEPTHS[head.depth](width, head.classes)
         for part in self._idle():
             part.requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "Classifier":
+        """As of any module; what is frozen stays in evaluation mode, so that a probe's features have neither dropout nor dropped layers."""
+        super().train(mode and not self.head.frozen)
+        self.cls_head.train(mode)
+        self.training = mode
+        return self
+
+    def _encoders(self) -> list[nn.Module]:
+        """All but the head."""
+        return [part for part in (self.vision, self.frames, self.text, self.fusion) if part is not None]
+
     def _idle(self) -> list[nn.Module]:
+        if self.head.frozen:
+            return self._encoders()
         match self.head.inputs:
             case "image":
                 return [self.text, self.fusion]
@@ -76,7 +109,7 @@ class Classifier(VisionLanguageModel):
             batch: image [R, 3, S, S] or [R, T, 3, S, S], or text_ids and text_mask [R, L], or both.
         """
         if "text_ids" not in batch:
-            tokens = self.encode_images(batch["image"])
+            tokens = self.encode_images(normalize_images(batch["image"], self.dtype, self.head.pixels))
             mean = [tokens[:, 1:].mean(dim=1)] if self.head.image_feature == "global_and_mean" else []
             return torch.cat([tokens[:, 0], *mean], dim=-1)
         mask = batch["text_mask"]
@@ -88,7 +121,9 @@ class Classifier(VisionLanguageModel):
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits [R, C]; batch as for `states`."""
-        return self.cls_head(self.states(batch))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.head.frozen):
+            states = self.states(batch)
+        return self.cls_head(states)
 
 
 class MvpClassifier(Mvp):
@@ -112,23 +147,38 @@ class MvpClassifier(Mvp):
 
 
 class Classification(Task):
-    """Fine-tuning on labelled rows: batches as for `Classifier.states`, and label int64 [R], IGNORED where a row has none."""
+    """Fine-tuning on labelled rows: batches as for `Classifier.states`, and label int64 [R], IGNORED where a row has none; or label
+    float32 [R] of numbers."""
 
     model: Classifier  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, config: ModelConfig, head: HeadConfig, mode: GradientMode) -> None:
+    def __init__(self, config: ModelConfig, head: HeadConfig, mode: GradientMode, loss: ClassLoss | None = None) -> None:
         super().__init__()
         self.model = Classifier(config, head)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.loss = ClassLoss() if loss is None else loss
         self.weights = {"train/cls": 1.0}
         self.mode: GradientMode = mode
 
     def forward(self, batches: Mapping[str, Batch], contrast: Contrast = DIRECT) -> dict[str, Tensor]:
         """Loss of one micro-batch, as "train/cls"."""
-        batch = batches["train"]
-        return {"train/cls": classification_loss(self.model.logits(batch), batch["label"], self.mode)}
+        batch, loss = batches["train"], self.loss
+        if self.model.head.target == "number":
+            return {"train/cls": regression_loss(self.model.logits(batch), batch["label"], self.mode)}
+        kept = 1.0
+        if loss.mixup or loss.cutmix:
+            pixels = normalize_images(batch["image"], self.model.dtype, self.model.head.pixels)
+            mixed, kept = mix_images(pixels, loss.mixup, loss.cutmix)
+            batch = {**batch, "image": mixed}
+        logits, label = self.model.logits(batch), batch["label"]
+        own = classification_loss(logits, label, self.mode, loss.label_smoothing)
+        if kept == 1.0:
+            return {"train/cls": own}
+        partners = classification_loss(logits, label.flip(0), self.mode, loss.label_smoothing)
+        return {"train/cls": kept * own + (1 - kept) * partners}
 
 
 @torch.no_grad()
 def predict_classes(model: Classifier, batch: Batch) -> Tensor:
-    """Probabilities [R, C] of the classes; batch as for `Classifier.states`."""
-    return model.logits(batch).float().softmax(dim=-1)
+    """Probabilities [R, C] of the classes, or values [R, 1] of the number; batch as for `Classifier.states`."""
+    logits = model.logits(batch).float()
+    return logits if model.head.target == "number" else logits.softmax(dim=-1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.errors import BadRecord, UserError
-from dataset.config import AugmentationConfig, ClassificationData, LanguageSplit, RecordKeys, StatementData
+from dataset.config import ClassAugmentation, ClassificationData, LanguageSplit, RecordKeys, StatementData
 from dataset.streams.base import Sample, TextSide
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, collate_labelled
@@ -18,7 +18,7 @@ from dataset.tasks.nlvr import statement_reader
 from dataset.transforms import decode_image, squash
 from fake_records import encoded, picture, write_json
 
-PLAIN = AugmentationConfig(crop_scale=None, flip=0.0, rand_augment=False)
+PLAIN = ClassAugmentation(crop_scale=None, flip=0.0, rand_augment=False)
 FILES: dict[str, Any] = {"validation": "v", "test": "t", "batch_size": 2}
 
 
