@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.config import GroundingData, RetrievalData, StatementData, TrainingStream
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
 from dataset.tasks.classification import classification_reader
@@ -21,6 +21,7 @@ from engine.config.vqa import VqaConfig
 from models.tasks.base import Task
 from models.tasks.classification import Classification
 from models.tasks.grounding import Grounding
+from models.tasks.losses import FUSED, Variants
 from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.tasks.retrieval import Retrieval
@@ -31,9 +32,11 @@ def make_task(config: RunConfig) -> Task:
     """Model and losses of a config, freshly initialised; nothing is read but the list of answers of a head that chooses one."""
     match config:
         case PretrainConfig():
+            variants = Variants(frozenset(FUSED) if config.stop_gradient else frozenset())
             objectives = {
-                name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
+                name: StreamObjectives(stream.weight, config.learned(stream), variants)
                 for name, stream in config.streams.items()
+                if name in config.batches()
             }
             return Pretraining(config.model, objectives, config.gradient_mode)
         case RetrievalConfig():
@@ -64,7 +67,7 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
+    if isinstance(settings, TrainingStream):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):

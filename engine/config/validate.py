@@ -27,7 +27,7 @@ from engine.config.vqa import VqaConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
-from models.vlm import HEADS, VisionLanguageModel
+from models.vlm import ALL_HEADS, VisionLanguageModel
 
 SAMPLES = 8
 """Records of each source that are read, spread over it."""
@@ -97,7 +97,7 @@ def _heads(config: RunConfig) -> list[str]:
     if isinstance(config, VqaConfig):
         return ["classes of answers" if config.evaluation.mode == "classify" else "answer decoder"]
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
-    return [head for head in HEADS if head in wanted]
+    return [head for head in ALL_HEADS if head in wanted]
 
 
 def _engine(config: RunConfig, world: int) -> Iterator[str]:
