@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.batches import StreamBatch
+from dataset.batches import MixedBatches, StreamBatch
 from dataset.shapeworld_corpus import write_corpus
+from engine.bench.synthetic import synthetic_streams
 from engine.config.engine_settings import EngineSettings
 from engine.config.loader import load_config
 from engine.config.schema import RunConfig
 from engine.faults import FaultCounter
 from engine.meters import Clock
+from engine.planning.shapes import step_shapes
 from engine.step import Stepper
 from engine.strategies.replicated import Replicated
 from engine.tasks import make_task
@@ -131,6 +133,18 @@ def test_switches_and_streams_become_the_task(config_file: Path) -> None:
     codes = make_task(loaded(config_file, "vl_guided_mim=false", tokenizer))
     assert codes.model.visual_tokenizer is not None
     assert codes.streams["photographs"].objectives == {"mim": 1.0}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_synthetic_batches_and_planned_ones_are_those_of_the_streams(config_file: Path) -> None:
+    config = loaded(config_file)
+    task, side = make_task(config), config.model.vision.image_size
+    synthetic = MixedBatches(synthetic_streams(config), seed=1)[0]
+    losses = task({name: batch.tensors for name, batch in synthetic.items()})
+    assert set(losses) == set(task.weights)
+    for name, shape in step_shapes(config, None).items():
+        planned = {key: tensor.shape for key, tensor in shape.tensors(side, "meta").items() if key.startswith(("image", "patch"))}
+        assert planned == {key: tensor.shape for key, tensor in synthetic[name].tensors.items() if key.startswith(("image", "patch"))}
+    assert step_shapes(config, None)["texts"].tensors(side, "meta")["text_ids"].shape == synthetic["texts"].tensors["text_ids"].shape
 
 
 @pytest.mark.parametrize(
