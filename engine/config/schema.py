@@ -280,6 +280,7 @@ class PretrainConfig(RunConfig):
             problems.append(("evaluation.grounding", text))
         problems.extend(self._update_problems())
         problems.extend(self._masked_image_problems())
+        problems.extend(self._length_problems())
         raise_problems(problems)
         return self
 
@@ -302,6 +303,13 @@ class PretrainConfig(RunConfig):
             if "mim" in self.learned(stream) and wanted > self.model.vision.patches:
                 text = f"is {wanted}, but an image has {self.model.vision.patches} patches."
                 yield f"streams.{name}.patch_masking.patches", f"streams.{name}.patch_masking.patches {text}"
+
+    def _length_problems(self) -> Iterator[tuple[str, str]]:
+        text = self.model.text
+        for name, stream in self.streams.items():
+            if isinstance(stream, TextStream) and stream.max_tokens > text.max_tokens:
+                room = f"model.text.max_positions: {text.max_positions} has room for texts of {text.max_tokens}"
+                yield f"streams.{name}.max_tokens", f"streams.{name}.max_tokens is {stream.max_tokens}, but {room}."
 
     def learned(self, stream: Stream) -> dict[str, float]:
         """Objectives of a stream that have a positive weight and are not switched off."""

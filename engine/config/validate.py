@@ -12,6 +12,7 @@ from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
+from dataset.streams.unpaired_config import ImageStream
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.galleries import GallerySource, gallery_sources
 from dataset.tasks.grounding import GroundingSet
@@ -148,7 +149,9 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     if len(bad) == min(SAMPLES, len(stream)):
         raise UserError(f"{key}: none of {len(bad)} records tried can be used; for example {bad[0]}")
     steps = len(stream) / plan.image_count
-    rows = f"{plan.batch_size} texts" + (f" of {plan.image_count} images" if plan.image_count != plan.batch_size else "")
+    rows = f"{plan.batch_size} {'images' if isinstance(settings, ImageStream) else 'texts'}" + (
+        f" of {plan.image_count} images" if plan.image_count != plan.batch_size else ""
+    )
     groups = f"{plan.group_count} group{'s' if plan.group_count > 1 else ''}"
     yield f"{key}: {len(stream):,} records; a step takes {rows} in {groups}; an epoch is {steps:,.1f} steps"
     if len(stream) < plan.image_count:

@@ -131,8 +131,9 @@ def test_switches_and_streams_become_the_task(config_file: Path) -> None:
     assert off.streams["regions"].variants.stop_text_gradient == frozenset()
     tokenizer = "model.visual_tokenizer={width: 16, depth: 1, heads: 2, codes: 6, code_width: 4}"
     codes = make_task(loaded(config_file, "vl_guided_mim=false", tokenizer))
+    assert isinstance(codes, Pretraining)
     assert codes.model.visual_tokenizer is not None
-    assert codes.streams["photographs"].objectives == {"mim": 1.0}  # pyright: ignore[reportAttributeAccessIssue]
+    assert codes.streams["photographs"].objectives == {"mim": 1.0}
 
 
 def test_synthetic_batches_and_planned_ones_are_those_of_the_streams(config_file: Path) -> None:
@@ -155,6 +156,7 @@ def test_synthetic_batches_and_planned_ones_are_those_of_the_streams(config_file
         ("engine.updates=[[words], [texts], [regions, photographs], [images]]", "names words, which is no stream"),
         ("engine.strategy=deepspeed", "engine.updates needs engine.strategy ddp or fsdp"),
         ("streams.images.patch_masking.patches=75", "patches is 75, but an image has 16 patches"),
+        ("streams.texts.max_tokens=64", "streams.texts.max_tokens is 64, but model.text.max_positions: 48 has room for texts of 48"),
         ("streams.texts.objectives={mlm: 1}", "mlm is not an objective of this stream; it has text_mlm"),
         ("model.visual_tokenizer={width: 16, heads: 2}", "vl_guided_mim is true, but model.visual_tokenizer is set"),
     ],
