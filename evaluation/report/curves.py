@@ -25,7 +25,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK, FAINT = "#334155", "#E2E8F0"
 MAX_POINTS = 400
 COUNTERS = ("skipped", "slow_reads", "gradient_norm")
-"""Before a slash these are no streams: "skipped/STREAM" counts the records of one, "gradient_norm/STREAM+STREAM" is that of their update."""
+"""Before a slash these are no streams: "skipped/STREAM" counts the records of one, "gradient_norm/STREAM" is of its update."""
 OBJECTIVES = {
     "itc": "Contrastive (ITC)",
     "itm": "Matching (ITM)",
