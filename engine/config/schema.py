@@ -281,6 +281,9 @@ class PretrainConfig(RunConfig):
         problems.extend(self._update_problems())
         problems.extend(self._masked_image_problems())
         problems.extend(self._length_problems())
+        if self.stop_gradient and self.objective_names() <= {"itm", "mlm", "box", "mim"}:
+            text = "stop_gradient leaves the text encoder without any gradient: add the objective itc, or a text stream with text_mlm."
+            problems.append(("stop_gradient", text))
         raise_problems(problems)
         return self
 

@@ -166,6 +166,12 @@ def test_settings_that_contradict_each_other_are_named(config_file: Path, change
         loaded(config_file, change)
 
 
+def test_a_text_encoder_that_nothing_teaches_is_refused(config_file: Path) -> None:
+    changes = ("engine.updates=null", "streams.texts=null", "streams.photographs=null", "streams.regions=null")
+    with pytest.raises(UserError, match="stop_gradient leaves the text encoder without any gradient"):
+        loaded(config_file, *changes, "streams.images.objectives={itc: 0, itm: 1, mlm: 1, mim: 0}")
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_of_several_updates_goes_on_bit_for_bit(config_file: Path, tmp_path: Path) -> None:
     done = run("pretrain", config_file, tmp_path / "whole")
