@@ -11,6 +11,7 @@ from torch import Tensor
 from common.errors import UserError
 from dataset.batches import MixedBatches, StreamBatch
 from dataset.shapeworld_corpus import write_corpus
+from engine.bench.batches import Fill
 from engine.bench.synthetic import synthetic_streams
 from engine.config.engine_settings import EngineSettings
 from engine.config.loader import load_config
@@ -142,6 +143,9 @@ def test_synthetic_batches_and_planned_ones_are_those_of_the_streams(config_file
     synthetic = MixedBatches(synthetic_streams(config), seed=1)[0]
     losses = task({name: batch.tensors for name, batch in synthetic.items()})
     assert set(losses) == set(task.weights)
+    fill = Fill()
+    fill.add(synthetic["photographs"].tensors)
+    assert (fill.rows, fill.images, fill.numbers()) == (4, 4, {})
     for name, shape in step_shapes(config, None).items():
         planned = {key: tensor.shape for key, tensor in shape.tensors(side, "meta").items() if key.startswith(("image", "patch"))}
         assert planned == {key: tensor.shape for key, tensor in synthetic[name].tensors.items() if key.startswith(("image", "patch"))}
