@@ -75,6 +75,17 @@ class MaskingConfig(Settings):
     """Hide all pieces of a word together. Only WordPiece vocabularies mark pieces, so it has no effect on others."""
 
 
+class PatchMaskingConfig(Settings):
+    """Which patches masked image modelling hides: blocks, as BEiT does (arXiv 2106.08254, section 2.3)."""
+
+    patches: Positive = 75
+    """How many of an image's patches are hidden, exactly; 75 of the 196 of 224 pixels."""
+    min_block: Positive = 16
+    """Fewest patches of a block that is drawn; the last one may be smaller."""
+    min_aspect: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Aspect ratios of blocks are drawn from this number to its inverse, log-uniform."""
+
+
 class AugmentationConfig(Settings):
     """Random changes of an image without boxes. With everything off the image is resized, squashed to a square."""
 
@@ -121,29 +132,37 @@ class CleanShare(Settings):
     """Share of the steps that take this data instead. A step is drawn by the run's seed alone, so all ranks and micro-batches agree."""
 
 
-class StreamConfig(Settings):
-    """What every pre-training stream has."""
+class TrainingStream(Settings):
+    """What every pre-training stream has, with images or without."""
+
+    objectives: dict[str, float] = {}
+    """Objective -> weight."""
 
     shards: str | list[str]
     """Tar shards or JSON-lines files; braces and wildcards are expanded."""
+    batch_size: Positive
+    """Rows (texts, or images of a stream without texts) of one optimizer step, over all ranks and micro-batches."""
+    groups: Positive | None = None
+    """Equal parts of a batch in which region rows are chosen and hard negatives drawn. null: one for each rank and micro-batch. A fixed
+    number makes batches and losses independent of the number of ranks."""
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor on all losses of the stream."""
+    clean: CleanShare | None = None
+    """A second, cleaner source of the same kind, which takes the place of `shards` in a share of the steps; null: none."""
+
+
+class StreamConfig(TrainingStream):
+    """What every pre-training stream of images with texts has."""
+
     image_key: str = "binary"
     """JSON-lines files only: the key that holds the image, base64 or a path."""
     image_root: str | None = None
     """JSON-lines files only: the folder that image paths are relative to; null: images are base64."""
     caption_key: str = "caption"
     """The annotation key that holds the caption or captions."""
-    batch_size: Positive
-    """Texts of one optimizer step, over all ranks and micro-batches."""
-    groups: Positive | None = None
-    """Equal parts of a batch in which region rows are chosen and hard negatives drawn. null: one for each rank and micro-batch. A fixed
-    number makes batches and losses independent of the number of ranks."""
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
-    """Factor on all losses of the stream."""
     masking: MaskingConfig = MaskingConfig()
     max_pixels: Positive = 64_000_000
     """Images with more pixels are refused before they are decoded."""
-    clean: CleanShare | None = None
-    """A second, cleaner source of the same kind, which takes the place of `shards` in a share of the steps; null: none."""
 
 
 class MatchingSettings(Settings):
@@ -161,13 +180,15 @@ class ImageTextStream(StreamConfig):
 
     kind: Literal["image_text"] = "image_text"
     objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
-    """Objective -> weight: itc, itm, mlm."""
+    """Objective -> weight: itc, itm, mlm, mim."""
     augmentation: AugmentationConfig = AugmentationConfig()
+    patch_masking: PatchMaskingConfig = PatchMaskingConfig()
+    """Of the objective mim."""
 
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "mim"))
 
 
 class VideoTextStream(StreamConfig):
@@ -193,7 +214,7 @@ class VideoTextStream(StreamConfig):
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+        return known_objectives(objectives, ("itc", "itm", "mlm"))
 
 
 class RegionTextStream(StreamConfig):
@@ -218,7 +239,7 @@ class RegionTextStream(StreamConfig):
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm", "box"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "box"))
 
     @model_validator(mode="after")
     def _room_for_regions(self) -> "RegionTextStream":
@@ -227,7 +248,7 @@ class RegionTextStream(StreamConfig):
         return self
 
 
-def _known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+def known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
     for name, weight in objectives.items():
         if name not in known:
             raise ValueError(f"{name} is not an objective of this stream; it has {', '.join(known)}")

@@ -76,14 +76,18 @@ class JsonLinesSource:
         path = self.files[file]
         start, size, line = self._lines[file][index - int(self._first[file])].tolist()
         place = f"{path}, line {line}"
+        annotation = self.parse(self._reader.read(path, start, size, self._sizes[file]), place)
+        return Record(f"{path.name}:{line}", self._image(annotation, place), annotation)
+
+    def parse(self, line: bytes, place: str) -> dict[str, Any]:
+        """A line's annotation. Raises BadRecord."""
         try:
-            annotation = json.loads(self._reader.read(path, start, size, self._sizes[file]))
+            annotation = json.loads(line)
         except ValueError as error:
             raise BadRecord(f"{place}: not valid JSON ({error})") from error
         if not isinstance(annotation, dict):
             raise BadRecord(f"{place}: a {type(annotation).__name__}, not a JSON object")
-        image = self._image(annotation, place)
-        return Record(f"{path.name}:{line}", image, annotation)
+        return annotation
 
     def _image(self, annotation: dict[str, Any], place: str) -> bytes | None:
         """Take the image out of an annotation: its base64 text is removed, its path stays."""
@@ -107,6 +111,24 @@ class JsonLinesSource:
         except ValueError as error:
             text = f'{place}: "{self.image_key}" is not base64 text ({error}); set image_root if it is a path'
             raise BadRecord(text, "image") from error
+
+
+class TextLinesSource(JsonLinesSource):
+    """Plain text files: a line is a document, given as the annotation {"text": line}.
+
+    Args:
+        patterns, storage: as for JSON lines.
+    """
+
+    def __init__(self, patterns: str | Sequence[str | DataFile], storage: Storage | None = None) -> None:
+        super().__init__(patterns, need_image=False, storage=storage)
+
+    def parse(self, line: bytes, place: str) -> dict[str, Any]:
+        """See `JsonLinesSource.parse`."""
+        try:
+            return {"text": line.decode("utf-8").strip()}
+        except UnicodeDecodeError as error:
+            raise BadRecord(f"{place}: not UTF-8 text (byte {line[error.start]:#04x} at {error.start})") from error
 
 
 def line_index(file: DataFile, storage: Storage) -> tuple[np.ndarray, int]:

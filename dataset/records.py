@@ -10,6 +10,7 @@ from dataset.files import expand_patterns
 from dataset.storage import Storage
 
 JSON_LINES = (".json", ".jsonl", ".ndjson")
+TEXT_LINES = {".txt"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def open_source(
     need_image: bool = True,
     storage: Storage | None = None,
 ) -> RecordSource:
-    """Open tar shards or JSON-lines files, told apart by their extensions.
+    """Open tar shards, JSON-lines files or, where no image is needed, plain text files, told apart by their extensions.
 
     Args:
         patterns: files, folders, URLs, or patterns with braces and globs.
@@ -62,7 +63,7 @@ def open_source(
     Raises:
         UserError: a pattern matches nothing, the extensions are mixed or unknown, or a file is damaged.
     """
-    from dataset.jsonlines import JsonLinesSource  # here because both readers need `Record` from above
+    from dataset.jsonlines import JsonLinesSource, TextLinesSource  # here because both readers need `Record` from above
     from dataset.shards import ShardSource
 
     storage = storage or Storage()
@@ -72,5 +73,8 @@ def open_source(
         return ShardSource(files, need_image=need_image, storage=storage)
     if extensions and extensions <= set(JSON_LINES):
         return JsonLinesSource(files, image_key, image_root, need_image, storage=storage)
+    if extensions == TEXT_LINES and not need_image:
+        return TextLinesSource(files, storage=storage)
     held = ", ".join(sorted(extension or "unnamed" for extension in extensions)) or "no"
-    raise UserError(f"{patterns}: holds {held} files; one source reads either .tar shards or {'/'.join(JSON_LINES)} lines")
+    kinds = JSON_LINES if need_image else (*JSON_LINES, *TEXT_LINES)
+    raise UserError(f"{patterns}: holds {held} files; one source reads either .tar shards or {'/'.join(kinds)} lines")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StatementData, VideoTextStream
+from dataset.config import RetrievalData, StatementData, TrainingStream
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
@@ -30,6 +30,7 @@ from models.tasks.base import Task
 from models.tasks.captioning import Captioning, SelfCritical, SelfCriticalSettings, WritingSettings
 from models.tasks.classification import Classification
 from models.tasks.grounding import Grounding
+from models.tasks.losses import FUSED, Variants
 from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.tasks.retrieval import Retrieval
@@ -41,9 +42,11 @@ def make_task(config: RunConfig) -> Task:
     """Model and losses of a config, freshly initialised; nothing is read but the list of answers of a head that chooses one."""
     match config:
         case PretrainConfig():
+            variants = Variants(frozenset(FUSED) if config.stop_gradient else frozenset())
             objectives = {
-                name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
+                name: StreamObjectives(stream.weight, config.learned(stream), variants)
                 for name, stream in config.streams.items()
+                if name in config.batches()
             }
             return Pretraining(config.model, objectives, config.gradient_mode)
         case RetrievalConfig():
@@ -79,7 +82,7 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream, VideoTextStream)):
+    if isinstance(settings, TrainingStream):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage, vision.frames)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, CaptionData):

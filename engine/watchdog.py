@@ -20,7 +20,7 @@ from typing import TypeVar
 from torch import nn
 
 from engine.board import Board
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.watchdog_heartbeat import Heartbeat, Phase, who_holds_up
 from engine.watchdog_traces import EXIT_STALLED, bounded, dump_collectives, dump_stacks, end_process, leave_last_words, stacks_file
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dataset.batches import StreamBatch
-from engine.config.schema import EngineSettings, OptimizerSettings, ScheduleSettings
+from engine.config.engine_settings import EngineSettings
+from engine.config.schema import OptimizerSettings, ScheduleSettings
 from engine.faults import FaultCounter
 from engine.meters import Clock
 from engine.optimizer import build_optimizer, parameter_groups, set_learning_rate

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
 from dataset.shapeworld_clips import write_clips
+from dataset.shapeworld_corpus import write_corpus
 from dataset.shapeworld_probes import write_probes
 from dataset.shapeworld_statements import write_statements
 
@@ -40,6 +41,7 @@ def main() -> int:
         if options.clips:
             write_clips(options.out, options.seed, options.clips, options.validation, options.test, options.size)
         write_probes(options.out, options.seed, counts, options.size)
+        write_corpus(options.out, options.seed, options.train, options.size)
 
     return run_script(write)
 

@@ -4,6 +4,7 @@
     python scripts/make_shards.py data/list.jsonl --image_root data/photos --out data/shards       # JSON lines, images as paths
     python scripts/make_shards.py data/list.json --image_root data/photos --out data/shards        # [{image, caption(s)[, elems]}, ...]
     python scripts/make_shards.py data/folder --out data/shards --resize 384                       # images with NAME.json or NAME.txt
+    python scripts/make_shards.py imagenet/train --without_texts --out data/shards --prefix imagenet --resize 256  # images alone
 
 Bad records are left out, counted, and named in OUT/bad_records.txt. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -48,6 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--image_root", type=Path, help="folder that image paths are relative to; without it images are base64 text")
     parser.add_argument("--image_key", help='key of the image (default: "image" for paths, "binary" for base64 text)')
     parser.add_argument("--caption_key", default="caption", help="key of the captions (default: %(default)s)")
+    parser.add_argument("--without_texts", action="store_true", help="images alone, for an `image` stream: annotations are left out")
     parser.add_argument("--max_samples", type=positive, default=1000, help="samples a shard (default: %(default)s)")
     parser.add_argument("--resize", type=positive, help="shrink images to this shortest side in pixels, boxes along with them")
     parser.add_argument("--quality", type=positive, default=90, help="JPEG quality of shrunk images (default: %(default)s)")
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     """Pack the input as the options say."""
     if next(options.out.glob(f"{options.prefix}-[0-9]*.tar"), None) is not None and not options.overwrite:
         raise UserError(f"{options.out}: holds {options.prefix}-*.tar already; choose another --prefix or --out, or add --overwrite")
-    source = open_raw(options.input, options.image_root, options.image_key)
+    source = open_raw(options.input, options.image_root, options.image_key, texts=not options.without_texts)
     remove_shards(options.out, options.prefix)
     settings = PackOptions(
         max_samples=options.max_samples,
@@ -71,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
         quality=options.quality,
         caption_key=options.caption_key,
         workers=options.workers,
+        texts=not options.without_texts,
     )
     report = pack(source, options.out, options.prefix, settings, Progress(options.prefix))
     print(

@@ -39,6 +39,7 @@ class PackOptions:
         max_pixels: larger images are bad records.
         caption_key: key of captions in the input; called "caption" in the shards.
         workers: processes that decode and shrink; 0 does it in this one.
+        texts: whether records must have a caption or elements; False: annotations are left out.
     """
 
     max_samples: int = 1000
@@ -47,6 +48,7 @@ class PackOptions:
     max_pixels: int = MAX_PIXELS
     caption_key: str = "caption"
     workers: int = 0
+    texts: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,10 @@ def prepare(record: Record, options: PackOptions) -> Sample:
     if record.image is None:
         raise BadRecord("has no image")
     image = decode_image(record.image, options.max_pixels)  # in full: a cut file shows only then
-    annotation = _rename_captions(record.annotation, options.caption_key)
     data, extension, size = _encode(record.image, image, options)
+    if not options.texts:
+        return Sample(record.key, data, extension, {}, 0)
+    annotation = _rename_captions(record.annotation, options.caption_key)
     dropped = 0
     if "elems" in annotation:
         elements = annotation["elems"] if isinstance(annotation["elems"], list) else []

@@ -49,12 +49,17 @@ class JsonListSource:
 class FolderSource:
     """A folder, with its sub-folders, of images that have NAME.json (an object) or NAME.txt (a caption a line) beside them.
 
+    Args:
+        folder: the folder.
+        texts: False: images have nothing beside them, and empty annotations.
+
     Raises:
         UserError: the folder holds no images.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, texts: bool = True) -> None:
         self.folder = folder
+        self.texts = texts
         self.images = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_EXTENSIONS and path.is_file())
         if not self.images:
             raise UserError(f"{folder}: holds no images")
@@ -64,7 +69,8 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         path = self.images[index]
-        return Record(path.relative_to(self.folder).with_suffix("").as_posix(), read_image_file(path, str(path)), text_beside(path))
+        key = path.relative_to(self.folder).with_suffix("").as_posix()
+        return Record(key, read_image_file(path, str(path)), text_beside(path) if self.texts else {})
 
 
 def text_beside(image: Path) -> dict[str, Any]:
@@ -106,20 +112,21 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file}: is not valid JSON ({error}); copy or download it again") from error
 
 
-def open_raw(inputs: list[str], image_root: Path | None = None, image_key: str | None = None) -> RecordSource:
+def open_raw(inputs: list[str], image_root: Path | None = None, image_key: str | None = None, texts: bool = True) -> RecordSource:
     """Open any of the three layouts: a folder with images, a JSON list, or JSON-lines files.
 
     Args:
         inputs: one folder, one JSON list, or files and patterns of JSON lines.
         image_root: folder that image paths are relative to; None: images of JSON lines are base64 text.
         image_key: key of the image; None for the layout's own, "image" for paths and "binary" for base64 text.
+        texts: whether images of a folder have texts beside them.
 
     Raises:
         UserError: an input is missing or has none of the layouts.
     """
     first = Path(inputs[0])
     if len(inputs) == 1 and first.is_dir() and any(path.suffix[1:].lower() in IMAGE_EXTENSIONS for path in first.rglob("*")):
-        return FolderSource(first)
+        return FolderSource(first, texts)
     if len(inputs) == 1 and first.is_file() and _starts_with(first, b"["):
         if image_root is None:
             raise UserError(f"{first}: a JSON list names its images by path; say with --image_root which folder they are relative to")

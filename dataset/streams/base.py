@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_RECORD = 1 << 16
 """Sample ids are record number * this + the number of the text within the record."""
+NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)
+"""The image of samples that have none."""
 
 
 @dataclass(frozen=True)

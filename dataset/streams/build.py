@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from dataset.config import ImageTextStream, RegionTextStream, StorageSettings, TokenizerConfig, VideoTextStream
+from dataset.config import (
+    ImageTextStream,
+    PatchMaskingConfig,
+    RegionTextStream,
+    StorageSettings,
+    StreamConfig,
+    TokenizerConfig,
+    TrainingStream,
+    VideoTextStream,
+)
+from dataset.patch_masking import PatchSide
 from dataset.records import RecordSource, open_source
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
+from dataset.streams.image import Images
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.mixture import Mixture
 from dataset.streams.region_text import RegionTexts
+from dataset.streams.text import Texts
+from dataset.streams.unpaired_config import ImageStream, TextStream
 from dataset.streams.video_text import VideoTexts
 
 if TYPE_CHECKING:
@@ -20,7 +33,7 @@ if TYPE_CHECKING:
 
 def build_stream(
     name: str,
-    config: ImageTextStream | RegionTextStream | VideoTextStream,
+    config: TrainingStream,
     tokenizer: PreTrainedTokenizerBase,
     texts: TokenizerConfig,
     image_size: int,
@@ -42,22 +55,41 @@ def build_stream(
     Raises:
         UserError: shards are missing or damaged, or there are clips without a number of frames.
     """
-    text = TextSide(tokenizer, texts.max_tokens, config.masking, texts.padding)
-    clips = isinstance(config, VideoTextStream)
 
-    def opened(shards: str | list[str]) -> RecordSource:
-        patterns = [shards] if isinstance(shards, str) else shards
-        return open_source(patterns, config.image_key, config.image_root, need_image=not clips, storage=Storage(storage))
+    def hiding(masking: PatchMaskingConfig) -> PatchSide:
+        return PatchSide(image_size // patch_size, masking)
 
     def stream(source: RecordSource) -> Stream:
-        if isinstance(config, RegionTextStream):
-            return RegionTexts(name, source, config, text, image_size, patch_size)
-        if isinstance(config, VideoTextStream):
-            if frames is None:
-                raise UserError(f"streams.{name} is of clips, but model.vision.frames is not set. Set it to the number of frames.")
-            return VideoTexts(name, source, config, text, image_size, frames)
-        return ImageTexts(name, source, config, text, image_size)
+        match config:
+            case TextStream():
+                return Texts(name, source, config, TextSide(tokenizer, config.max_tokens, config.masking, texts.padding))
+            case ImageStream():
+                return Images(name, source, config, image_size, hiding(config.patch_masking))
+            case RegionTextStream():
+                return RegionTexts(name, source, config, written(config), image_size, patch_size)
+            case VideoTextStream():
+                if frames is None:
+                    raise UserError(f"streams.{name} is of clips, but model.vision.frames is not set. Set it to the number of frames.")
+                return VideoTexts(name, source, config, written(config), image_size, frames)
+            case ImageTextStream():
+                patches = hiding(config.patch_masking) if config.objectives.get("mim") else None
+                return ImageTexts(name, source, config, written(config), image_size, patches)
+        raise TypeError(f"no stream for {type(config).__name__}")
 
+    def written(settings: StreamConfig) -> TextSide:
+        return TextSide(tokenizer, texts.max_tokens, settings.masking, texts.padding)
+
+    store = Storage(storage)
+    first = stream(_records(config, config.shards, store))
     if config.clean is None:
-        return stream(opened(config.shards))
-    return Mixture(stream(opened(config.shards)), stream(opened(config.clean.shards)), config.clean.probability)
+        return first
+    return Mixture(first, stream(_records(config, config.clean.shards, store)), config.clean.probability)
+
+
+def _records(config: TrainingStream, shards: str | list[str], storage: Storage) -> RecordSource:
+    """The records of some of a stream's shards."""
+    patterns = [shards] if isinstance(shards, str) else shards
+    if not isinstance(config, (StreamConfig, ImageStream)):
+        return open_source(patterns, need_image=False, storage=storage)
+    pixels = not isinstance(config, VideoTextStream)  # clips come as files of their own or in the annotation
+    return open_source(patterns, image_key=config.image_key, image_root=config.image_root, need_image=pixels, storage=storage)

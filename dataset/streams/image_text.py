@@ -7,6 +7,7 @@ from torch import Tensor
 
 from common.errors import BadRecord
 from dataset.config import Decoding, ImageTextStream
+from dataset.patch_masking import PatchSide
 from dataset.records import Record, RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
@@ -22,14 +23,24 @@ class ImageTexts:
         config: its settings.
         text: makes the text tensors.
         image_size: side of the model's input in pixels.
+        patches: hides patches; None: batches have no hidden patches.
     """
 
-    def __init__(self, name: str, source: RecordSource, config: ImageTextStream, text: TextSide, image_size: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: RecordSource,
+        config: ImageTextStream,
+        text: TextSide,
+        image_size: int,
+        patches: PatchSide | None = None,
+    ) -> None:
         self.name = name
         self.source = source
         self.config = config
         self.text = text
         self.image_size = image_size
+        self.patches = patches
         self.images_per_batch = self.rows_per_batch = config.batch_size
         self.groups = config.groups
 
@@ -48,8 +59,10 @@ class ImageTexts:
         return Sample(record.key, pixels, (TextRow(caption, index * ROWS_PER_RECORD),), rng)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+        """Adds to the text tensors: image uint8 [B, 3, S, S], and where patches are hidden patch_hidden bool [B, N]."""
         images, rows = single_rows(groups)
-        return {"image": image_tensor(images)} | self.text.tensors(rows)
+        tensors = {"image": image_tensor(images)} | self.text.tensors(rows)
+        return tensors if self.patches is None else tensors | self.patches.tensors([placed.rng for placed in rows])
 
 
 def record_image(record: Record, max_pixels: int, decoding: Decoding) -> Picture:

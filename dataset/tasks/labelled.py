@@ -20,7 +20,7 @@ from common.errors import BadRecord, UserError
 from common.labels import IGNORED
 from dataset.class_augmentation import augment_for_classes, middle
 from dataset.config import ClassAugmentation, LabelledData
-from dataset.streams.base import PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
+from dataset.streams.base import NO_IMAGE, PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
 from dataset.tasks.files import JsonStream, read_records, warn_of_count
 from dataset.text import EmptyCaption, Text, names_a_side, pre_caption
 from dataset.tokenizers import encode_texts
@@ -28,8 +28,6 @@ from dataset.transforms import augment_image, read_image, squash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-NO_IMAGE = np.zeros((0, 0, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Fill:
     """How full the tensors of a stream's batches are."""
 
     rows: int = 0
-    """Texts with an image, or the region of one."""
+    """Texts with an image, the region of one, or nothing; images without texts."""
     images: int = 0
     tokens: int = 0
     padded_tokens: int = 0
@@ -46,9 +46,12 @@ class Fill:
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         """Count one batch."""
+        self.images += len(tensors["image"]) if "image" in tensors else 0
+        if "text_mask" not in tensors:
+            self.rows += len(tensors["image"])
+            return
         mask = tensors["text_mask"]
         self.rows += len(mask)
-        self.images += len(tensors["image"]) if "image" in tensors else 0
         self.tokens += int(mask.sum())
         self.padded_tokens += tensors["text_bins"].numel() if "text_bins" in tensors else mask.numel()
         if "mlm_labels" in tensors:
@@ -60,6 +63,8 @@ class Fill:
 
     def numbers(self) -> dict[str, float]:
         """Means and shares, for the report."""
+        if not self.padded_tokens:
+            return {}
         found = {"tokens_per_text": self.tokens / self.rows, "text_padding_share": 1 - self.tokens / self.padded_tokens}
         if self.padded_masked:
             found["masked_position_padding_share"] = 1 - self.masked / self.padded_masked

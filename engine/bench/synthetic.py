@@ -17,10 +17,14 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 from common.errors import UserError
 from dataset.boxes import Box
 from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StreamConfig
+from dataset.patch_masking import PatchSide
 from dataset.records import RecordSource
-from dataset.streams.base import ROWS_PER_RECORD, Sample, Stream, TextRow, TextSide
+from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, Sample, Stream, TextRow, TextSide
+from dataset.streams.image import Images
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.region_text import RegionTexts
+from dataset.streams.text import Texts
+from dataset.streams.unpaired_config import ImageStream, TextStream
 from dataset.tasks.grounding import expression_tensors
 from dataset.tasks.grounding_config import GroundingData
 from dataset.tokenizers import SPECIAL_TOKENS
@@ -71,8 +75,10 @@ class _Words:
 class SyntheticImageTexts(ImageTexts):
     """Random images with a caption each."""
 
-    def __init__(self, name: str, config: ImageTextStream, text: TextSide, image_size: int, words: _Words) -> None:
-        super().__init__(name, _NOTHING, config, text, image_size)
+    def __init__(
+        self, name: str, config: ImageTextStream, text: TextSide, image_size: int, words: _Words, patches: PatchSide | None = None
+    ) -> None:
+        super().__init__(name, _NOTHING, config, text, image_size, patches)
         self.words = words
 
     def __len__(self) -> int:
@@ -81,6 +87,33 @@ class SyntheticImageTexts(ImageTexts):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         row = TextRow(self.words.draw(rng), index * ROWS_PER_RECORD)
         return Sample(str(index), _pixels(self.image_size, rng), (row,), rng)
+
+
+class SyntheticTexts(Texts):
+    """Random documents that fill their rows."""
+
+    def __init__(self, name: str, config: TextStream, text: TextSide, words: _Words) -> None:
+        super().__init__(name, _NOTHING, config, text)
+        self.words = words
+
+    def __len__(self) -> int:
+        return RECORDS
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(str(index), NO_IMAGE, (TextRow(self.words.draw(rng), index * ROWS_PER_RECORD),), rng)
+
+
+class SyntheticImages(Images):
+    """Random images without texts."""
+
+    def __init__(self, name: str, config: ImageStream, image_size: int, patches: PatchSide) -> None:
+        super().__init__(name, _NOTHING, config, image_size, patches)
+
+    def __len__(self) -> int:
+        return RECORDS
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(str(index), _pixels(self.image_size, rng), (), rng)
 
 
 class SyntheticExpressions(SyntheticImageTexts):
@@ -143,7 +176,14 @@ def synthetic_streams(config: RunConfig, fixed_length: int | None = None) -> dic
             case RegionTextStream():
                 streams[name] = SyntheticRegionTexts(name, settings, side, sizes, phrases, captions)
             case ImageTextStream():
-                streams[name] = SyntheticImageTexts(name, settings, side, vision.image_size, captions)
+                patches = PatchSide(vision.grid, settings.patch_masking) if settings.objectives.get("mim") else None
+                streams[name] = SyntheticImageTexts(name, settings, side, vision.image_size, captions, patches)
+            case TextStream():
+                rows = TextSide(tokenizer, settings.max_tokens, settings.masking, config.tokenizer.padding)
+                documents = _Words(text.vocab_size, CAPTIONS, settings.max_tokens, settings.max_tokens)
+                streams[name] = SyntheticTexts(name, settings, rows, documents)
+            case ImageStream():
+                streams[name] = SyntheticImages(name, settings, vision.image_size, PatchSide(vision.grid, settings.patch_masking))
             case RetrievalData():
                 streams[name] = SyntheticImageTexts(name, _as_stream(settings), side, vision.image_size, captions)
             case GroundingData():

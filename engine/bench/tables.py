@@ -86,7 +86,8 @@ def _stream_table(numbers: Mapping[str, Any]) -> Table:
     shares = {"text_padding_share": "padding", "masked_position_padding_share": "padded masks", "vision_key_masked_share": "masked keys"}
     rows = []
     for name, stream in numbers["streams"].items():
-        counts = (f"{stream['rows']:g}", f"{stream['images']:g}", f"{stream['samples_per_second']:.4g}", f"{stream['tokens_per_text']:.1f}")
+        tokens = f"{stream['tokens_per_text']:.1f}" if "tokens_per_text" in stream else "-"
+        counts = (f"{stream['rows']:g}", f"{stream['images']:g}", f"{stream['samples_per_second']:.4g}", tokens)
         rows.append((name, *counts, *(_percent(stream.get(key)) for key in shares)))
     columns = ("stream", "rows", "images", "samples/s", "tokens/text", *shares.values())
     return Table(columns, tuple(rows), (False, *[True] * (len(columns) - 1)))

@@ -1,6 +1,6 @@
 """What may stand in a run's config: one class a task, all strict."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,11 +13,13 @@ from dataset.config import (
     RegionTextStream,
     RetrievalData,
     StorageSettings,
-    StreamConfig,
     TaskData,
     TokenizerConfig,
+    TrainingStream,
     VideoTextStream,
 )
+from dataset.streams.unpaired_config import ImageStream, TextStream
+from engine.config.engine_settings import EngineSettings
 from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
@@ -27,10 +29,9 @@ Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0.0)]
-StreamSettings = StreamConfig | TaskData
+StreamSettings = TrainingStream | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream | VideoTextStream, Field(discriminator="kind")]
+Stream = Annotated[ImageTextStream | RegionTextStream | VideoTextStream | TextStream | ImageStream, Field(discriminator="kind")]
 
 
 class InitializeSettings(Settings):
@@ -121,77 +122,6 @@ class ScheduleSettings(Settings):
     def warmup(self, total: int) -> int:
         """Warm-up steps of a run of `total` steps; a share is rounded down, as in the published code."""
         return self.warmup_steps if isinstance(self.warmup_steps, int) else int(self.warmup_steps * total)
-
-
-class EngineSettings(Settings):
-    """The training loop."""
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; weights and optimizer stay in float32."""
-    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
-    """How ranks share the model. ddp: each holds all of it. fsdp: each holds a part of every tensor (FSDP2). deepspeed: ZeRO, see
-    zero_stage. Losses and checkpoints do not depend on it."""
-    zero_stage: Literal[1, 2, 3] = 2
-    """deepspeed only: ranks share out the optimizer's state (1), gradients as well (2), weights as well (3)."""
-    activation_checkpointing: bool | Annotated[float, Field(ge=0.0, le=1.0)] = False
-    """Recompute transformer blocks in the backward pass instead of keeping their activations: true for all, or a share in [0, 1] of each
-    encoder's blocks (0.5: every second one). Less memory, up to a third more time; run.py plan estimates both."""
-    compile: bool | Literal["graphs"] = False
-    """torch.compile of each transformer block, which takes a minute or more before the first step. graphs: the vision encoder's blocks,
-    whose shapes never change, are replayed as CUDA graphs as well."""
-    attention: Literal["auto", "fused", "math"] = "auto"
-    """How attention is computed. fused: flash or memory-efficient kernels. math: plain products. auto: fused on a GPU; on a CPU, where no
-    fused kernel knows dropout or a bias that learns, math."""
-    streams: Literal["in_turn", "together"] = "in_turn"
-    """How pre-training on several streams takes a step. in_turn: forward and backward pass of one stream after the other, where the last
-    one uses all that others use (regions after images) and the strategy is ddp: activations of one stream at a time. together: one
-    forward pass of all. The losses and gradients are the same."""
-    accumulation: Positive = 1
-    """Micro-batches of one optimizer step."""
-    accumulate_contrast: Literal["batch", "micro"] = "batch"
-    """Which pairs the contrastive losses compare where micro-batches are accumulated. batch: all of the optimizer step; the encoders run
-    twice. micro: those of one micro-batch (over all ranks), as published code does; cheaper, and another loss."""
-    workers: Whole = 2
-    """Data loading processes of each rank; 0 loads in the training process."""
-    log_every: Positive = 20
-    """Steps between two lines of metrics."""
-    checkpoint_every: Positive = 200
-    """Steps between two checkpoints."""
-    keep_checkpoints: Positive = 2
-    evaluate_every: Positive | None = None
-    """Steps between two evaluations on validation; null: after every epoch where the schedule counts epochs, else once, at the end."""
-    max_nonfinite: Whole = 3
-    """Steps in a row whose loss or gradient is not finite that are left out (no weight changes, the batch is written down) before the run
-    stops; 0 stops it at the first."""
-    max_bad_share: Share = 0.01
-    """The run stops when more than this share of the records it read could not be used."""
-    threads: Positive | None = None
-    """CPU threads of each rank; null: PyTorch's choice."""
-    stall_warning: Seconds | None = 120.0
-    """Seconds without progress after which a rank says where it hangs; three times as many before the first step. 0 or null: never."""
-    timeout: Seconds | None = 1800.0
-    """Seconds without progress after which a run ends itself, with exit code 124; three times as many before the first step. 0 or null:
-    never."""
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether streams may be differentiated one after the other (`Task.turns`). The other strategies shard gradients while they arrive,
-        and were not built for parameters that a last pass leaves out."""
-        return self.strategy == "ddp" and self.streams == "in_turn"
-
-    @model_validator(mode="after")
-    def _warning_comes_first(self) -> "EngineSettings":
-        if self.stall_warning and self.timeout and self.timeout <= self.stall_warning:
-            message = f"engine.timeout = {self.timeout:g} must be more than engine.stall_warning = {self.stall_warning:g}."
-            raise_problems([("timeout", message)])
-        return self
-
-    @model_validator(mode="after")
-    def _graphs_replay_where_weights_stay(self) -> "EngineSettings":
-        if self.compile == "graphs" and self.strategy != "ddp":
-            message = f"engine.compile = graphs needs weights that stay in place; under engine.strategy = {self.strategy} take true."
-            raise_problems([("compile", message)])
-        return self
 
 
 class WandbSettings(Settings):
@@ -319,7 +249,7 @@ class RunConfig(Settings):
         raise NotImplementedError
 
     def objective_names(self) -> set[str]:
-        """Objectives with a positive weight: itc, itm, mlm, box."""
+        """Objectives with a positive weight, by the names of their heads: itc, itm, mlm, box, text_mlm, mim."""
         raise NotImplementedError
 
 
@@ -330,6 +260,13 @@ class PretrainConfig(RunConfig):
     streams: dict[str, Stream]
     """Name -> stream. A stream set to null is left out, so that --set streams.regions=null drops an included one."""
     matching: MatchingSettings = MatchingSettings()
+    stop_gradient: bool = False
+    """Keep the gradients of itm, mlm and box, which pass the fusion encoder, out of the text encoder; it then learns from itc and
+    text_mlm alone (X-FM, arXiv 2301.05065, section 3.3)."""
+    vl_guided_mim: bool = True
+    """What the objective mim predicts. true: the tokens that the vision encoder itself, trained by image-text objectives in the same
+    step, gives for the whole image (X-FM, section 3.3). false: the codes of model.visual_tokenizer (BEiT-2); without one, mim is left out
+    of all streams."""
     evaluation: PretrainEvaluation = PretrainEvaluation()
 
     @field_validator("streams", mode="before")
@@ -349,6 +286,12 @@ class PretrainConfig(RunConfig):
         if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
             text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
             problems.append(("evaluation.grounding", text))
+        problems.extend(self._update_problems())
+        problems.extend(self._masked_image_problems())
+        problems.extend(self._length_problems())
+        if self.stop_gradient and self.objective_names() <= {"itm", "mlm", "box", "mim"}:
+            text = "stop_gradient leaves the text encoder without any gradient: add the objective itc, or a text stream with text_mlm."
+            problems.append(("stop_gradient", text))
         probes = {"videos": self.evaluation.videos, "order": self.evaluation.order}
         problems += clip_problems(self.streams, probes, self.model.vision.frames)
         clean = {name for name, stream in self.streams.items() if stream.clean is not None}
@@ -360,13 +303,45 @@ class PretrainConfig(RunConfig):
         """See `RunConfig`."""
         return self.matching
 
+    def _update_problems(self) -> Iterator[tuple[str, str]]:
+        if self.engine.updates is None:
+            return
+        named = [name for group in self.engine.updates for name in group]
+        for name in {*named, *self.streams}:
+            if name not in self.streams:
+                yield "engine.updates", f"engine.updates names {name}, which is no stream; there are {', '.join(self.streams)}."
+            elif named.count(name) != 1:
+                yield "engine.updates", f"engine.updates names stream {name} {named.count(name)} times; each stream has one place in it."
+
+    def _masked_image_problems(self) -> Iterator[tuple[str, str]]:
+        if "mim" in self.objective_names() and self.vl_guided_mim and self.model.visual_tokenizer is not None:
+            text = "vl_guided_mim is true, but model.visual_tokenizer is set, whose codes would be predicted. Set one to false or null."
+            yield "vl_guided_mim", text
+        for name, stream in self.streams.items():
+            wanted = stream.patch_masking.patches if isinstance(stream, (ImageTextStream, ImageStream)) else 0
+            if "mim" in self.learned(stream) and wanted > self.model.vision.patches:
+                text = f"is {wanted}, but an image has {self.model.vision.patches} patches."
+                yield f"streams.{name}.patch_masking.patches", f"streams.{name}.patch_masking.patches {text}"
+
+    def _length_problems(self) -> Iterator[tuple[str, str]]:
+        text = self.model.text
+        for name, stream in self.streams.items():
+            if isinstance(stream, TextStream) and stream.max_tokens > text.max_tokens:
+                room = f"model.text.max_positions: {text.max_positions} has room for texts of {text.max_tokens}"
+                yield f"streams.{name}.max_tokens", f"streams.{name}.max_tokens is {stream.max_tokens}, but {room}."
+
+    def learned(self, stream: Stream) -> dict[str, float]:
+        """Objectives of a stream that have a positive weight and are not switched off."""
+        off = {"mim"} if not self.vl_guided_mim and self.model.visual_tokenizer is None else set()
+        return {name: weight for name, weight in stream.objectives.items() if weight > 0 and name not in off}
+
     def batches(self) -> Mapping[str, StreamSettings]:
-        """The streams."""
-        return dict(self.streams)
+        """The streams; those of which the only objective is switched off are left out."""
+        return {name: stream for name, stream in self.streams.items() if self.learned(stream) or "mim" not in stream.objectives}
 
     def objective_names(self) -> set[str]:
-        """Objectives with a positive weight in any stream."""
-        return {name for stream in self.streams.values() if stream.weight > 0 for name, weight in stream.objectives.items() if weight > 0}
+        """Objectives that are learned from any stream."""
+        return {name for stream in self.streams.values() if stream.weight > 0 for name in self.learned(stream)}
 
 
 class RetrievalConfig(RunConfig):

@@ -12,6 +12,7 @@ from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
+from dataset.streams.unpaired_config import ImageStream
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource, gallery_sources
@@ -33,7 +34,7 @@ from engine.config.zero_shot import ZeroShotConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
-from models.vlm import HEADS, VisionLanguageModel
+from models.vlm import ALL_HEADS, VisionLanguageModel
 
 SAMPLES = 8
 """Records of each source that are read, spread over it."""
@@ -109,7 +110,7 @@ def _heads(config: RunConfig) -> list[str]:
     if isinstance(config, VqaConfig):
         return ["classes of answers" if config.evaluation.mode == "classify" else "answer decoder"]
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
-    return [head for head in HEADS if head in wanted]
+    return [head for head in ALL_HEADS if head in wanted]
 
 
 def _engine(config: RunConfig, world: int) -> Iterator[str]:
@@ -160,7 +161,9 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     if len(bad) == min(SAMPLES, len(stream)):
         raise UserError(f"{key}: none of {len(bad)} records tried can be used; for example {bad[0]}")
     steps = len(stream) / plan.image_count
-    rows = f"{plan.batch_size} texts" + (f" of {plan.image_count} images" if plan.image_count != plan.batch_size else "")
+    rows = f"{plan.batch_size} {'images' if isinstance(settings, ImageStream) else 'texts'}" + (
+        f" of {plan.image_count} images" if plan.image_count != plan.batch_size else ""
+    )
     groups = f"{plan.group_count} group{'s' if plan.group_count > 1 else ''}"
     yield f"{key}: {len(stream):,} records; a step takes {rows} in {groups}; an epoch is {steps:,.1f} steps"
     if len(stream) < plan.image_count:

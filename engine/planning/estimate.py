@@ -65,8 +65,8 @@ class Plan:
 
     @property
     def texts(self) -> int:
-        """Of one optimizer step, all streams."""
-        return sum(shape.texts for shape in self.shapes.values())
+        """Of one optimizer step, all streams; where there are images alone, the images."""
+        return sum(shape.rows for shape in self.shapes.values())
 
     @property
     def operations(self) -> Operations:
@@ -76,7 +76,7 @@ class Plan:
     @property
     def per_gpu(self) -> int:
         """Texts of the first stream that one GPU has in an optimizer step."""
-        return -(-next(iter(self.shapes.values())).texts // self.machine.speed.gpus)
+        return -(-next(iter(self.shapes.values())).rows // self.machine.speed.gpus)
 
     @property
     def steps(self) -> int:
@@ -121,10 +121,10 @@ def make_plan(
     _need_room(config, machine, memory)
     streams = _operations(config, shapes, gpus)
     operations = Operations.sum(streams.values())
-    longest, per_gpu = step_shapes(config, None), -(-next(iter(shapes.values())).texts // gpus)
+    longest, per_gpu = step_shapes(config, None), -(-next(iter(shapes.values())).rows // gpus)
     wanted = sorted({*shares, share_of(config.engine.activation_checkpointing)})
     rungs = [measure_rung(step, longest, per_gpu, each) for each in wanted]
-    texts = sum(shape.texts for shape in shapes.values())
+    texts = sum(shape.rows for shape in shapes.values())
     plans = [on_rung(config, machine, memory, operations, rung, per_gpu, texts) for rung in rungs]
     parameters = sum(parameter.numel() for parameter in step.task().model.parameters())
     return Plan(config, machine, lengths, parameters, shapes, streams, memory, plans, records)
@@ -144,7 +144,7 @@ def _need_room(config: RunConfig, machine: Machine, memory: Memory) -> None:
 
 def _operations(config: RunConfig, shapes: Shapes, gpus: int) -> dict[str, Operations]:
     """Of a whole step, by stream: one GPU's part, as often as there are GPUs."""
-    first = next(iter(shapes.values())).texts
+    first = next(iter(shapes.values())).rows
     counter, per_gpu = FlopCount(config), -(-first // gpus)
     side = config.model.vision.image_size
     found = {}

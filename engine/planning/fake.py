@@ -23,6 +23,7 @@ from engine.bench.flops import empty_task, negatives_without_content
 from engine.blocks import Recomputed, recompute_blocks
 from engine.config.schema import RunConfig
 from engine.planning.shapes import Shapes
+from engine.step import turns_of
 from models.tasks.base import Task
 
 MASK_ALIGNMENT = 16
@@ -169,8 +170,10 @@ class FakeStep:
         return StepMemory(kept, live.peak)
 
     def _turns(self, task: Task, batches: Mapping[str, Mapping[str, Tensor]]) -> list[list[str]]:
-        """As the engine's steps have them."""
-        return task.turns(batches) if self.config.engine.takes_turns else [list(batches)]
+        """As the engine's steps have them, of all their updates."""
+        settings = self.config.engine
+        updates = [{name: batches[name] for name in group if name in batches} for group in settings.updates or [list(batches)]]
+        return [turn for present in updates if present for turn in turns_of(task, settings, present)]
 
     def _batches(self, shapes: Shapes) -> dict[str, dict[str, Tensor]]:
         return {name: shape.tensors(self.side) for name, shape in shapes.items()}

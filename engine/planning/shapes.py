@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.config import MaskingConfig, RegionTextStream, StreamConfig, VideoTextStream
+from dataset.config import ImageTextStream, MaskingConfig, RegionTextStream, StreamConfig, VideoTextStream
+from dataset.streams.unpaired_config import ImageStream, TextStream
 from dataset.tasks.grounding_config import GroundingData
 from engine.config.schema import RunConfig
 
@@ -36,6 +37,13 @@ class StreamShape:
     boxes: bool
     frames: int | None = None
     """Of a clip, where texts describe clips."""
+    hides: int | None = None
+    """Patches of an image, where some are hidden."""
+
+    @property
+    def rows(self) -> int:
+        """Texts, or images of a stream without texts."""
+        return self.texts or self.images
 
     @property
     def masked(self) -> int:
@@ -49,10 +57,18 @@ class StreamShape:
             return self._tensors(side)
 
     def _tensors(self, side: int) -> dict[str, Tensor]:
+        frames = () if self.frames is None else (self.frames,)
+        batch = {"image": torch.empty(self.images, *frames, 3, side, side)} if self.images else {}
+        if self.texts:
+            batch |= self._text_tensors()
+        if self.hides is not None:
+            batch["patch_hidden"] = torch.empty(self.images, self.hides, dtype=torch.bool)
+        return batch
+
+    def _text_tensors(self) -> dict[str, Tensor]:
         count, index = self.texts, torch.int64
         ids = torch.empty(count, self.tokens, dtype=index)
         batch = {
-            "image": torch.empty(self.images, *(() if self.frames is None else (self.frames,)), 3, side, side),
             "text_ids": ids,
             "text_mask": torch.empty(ids.shape, dtype=torch.bool),
             "sample_ids": torch.empty(count, dtype=index),
@@ -94,23 +110,31 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
     """
     if config.task not in PLANNED:
         raise UserError(f"There is no plan of the task {config.task} yet; there are plans of {', '.join(PLANNED)}.")
-    longest = config.tokenizer.max_tokens
+    longest, patches = config.tokenizer.max_tokens, config.model.vision.patches
     shapes: dict[str, StreamShape] = {}
     for name, settings in config.batches().items():
+        if isinstance(settings, TextStream):  # documents fill their rows
+            shapes[name] = StreamShape(settings.batch_size, 0, settings.max_tokens, settings.masking, None, False)
+            continue
+        if isinstance(settings, ImageStream):
+            shapes[name] = StreamShape(0, settings.batch_size, 0, None, None, False, hides=patches)
+            continue
         regions = isinstance(settings, RegionTextStream)
         phrases = regions or isinstance(settings, GroundingData)
         tokens = longest if lengths is None else min(lengths.region if phrases else lengths.caption, longest)
         images = settings.max_images if isinstance(settings, RegionTextStream) else settings.batch_size
         masking = settings.masking if isinstance(settings, StreamConfig) else None
-        vision = config.model.vision
-        frames = vision.frames if isinstance(settings, VideoTextStream) or config.task == "retrieval" else None
-        shapes[name] = StreamShape(settings.batch_size, images, tokens, masking, vision.patches if regions else None, phrases, frames)
+        frames = config.model.vision.frames if isinstance(settings, VideoTextStream) or config.task == "retrieval" else None
+        hides = patches if isinstance(settings, ImageTextStream) and settings.objectives.get("mim") else None
+        shapes[name] = StreamShape(
+            settings.batch_size, images, tokens, masking, patches if regions else None, phrases, frames=frames, hides=hides
+        )
     return shapes
 
 
 def share(shapes: Shapes, texts: int) -> dict[str, StreamShape]:
-    """As much of every stream as makes `texts` texts of the first one, rounded up; at least one text and one image of each."""
-    whole = next(iter(shapes.values())).texts
+    """As much of every stream as makes `texts` rows of the first one, rounded up; at least one text and one image of each that has any."""
+    whole = next(iter(shapes.values())).rows
     return {
         name: replace(shape, texts=-(-shape.texts * texts // whole), images=-(-shape.images * texts // whole))
         for name, shape in shapes.items()

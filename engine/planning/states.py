@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from models.tasks.base import Task
 
 FLOAT = 4

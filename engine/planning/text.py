@@ -73,9 +73,9 @@ def _operations(plan: Plan) -> str:
     """Of one text with its image or region, by stage and stream."""
     stages = [*(stage for stage in plan.operations.stages if stage != BACKWARD), BACKWARD]
     rows = [
-        (stage, *(_giga(each.stages.get(stage, 0.0), plan.shapes[name].texts) for name, each in plan.streams.items())) for stage in stages
+        (stage, *(_giga(each.stages.get(stage, 0.0), plan.shapes[name].rows) for name, each in plan.streams.items())) for stage in stages
     ]
-    rows.append(("all", *(_giga(each.step, plan.shapes[name].texts) for name, each in plan.streams.items())))
+    rows.append(("all", *(_giga(each.step, plan.shapes[name].rows) for name, each in plan.streams.items())))
     columns = ("GFLOP a text", *(f"{name}: {shape.texts:,} texts, {shape.images:,} images" for name, shape in plan.shapes.items()))
     heading = f"Operations of a step: {plan.operations.step / 1e12:.4g} TFLOP, {_giga(plan.operations.step, plan.texts)} GFLOP a text"
     return heading + "\n" + plain_text(Table(columns, tuple(rows), (False, *[True] * len(plan.streams))))

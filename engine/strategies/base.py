@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.blocks import begin_graphs, compile_blocks, recompute_blocks
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from models.attention import use_attention
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import Contrast

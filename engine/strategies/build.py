@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.strategies.base import Strategy
 from engine.strategies.fsdp import FullySharded
 from engine.strategies.replicated import Replicated

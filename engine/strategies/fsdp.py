@@ -16,7 +16,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.optimizer import load_optimizer_tensors
 from engine.strategies.base import DEPRECATED, join_group
 from engine.strategies.native import Native

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.optimizer import load_optimizer_tensors
 from engine.strategies.native import Native
 from models.tasks.base import Task
@@ -23,7 +23,9 @@ class Replicated(Native):
 
     def __init__(self, settings: EngineSettings, clip_norm: float | None, timeout: timedelta | None) -> None:
         super().__init__(settings, clip_norm, timeout)
-        self.accelerator = self._accelerator([DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)])
+        partial = settings.updates is not None  # some parameters have no gradient in some updates
+        arguments = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False, find_unused_parameters=partial)
+        self.accelerator = self._accelerator([arguments])
 
     def prepare(self, task: Task, optimizer: Optimizer) -> None:
         """See `Strategy`."""

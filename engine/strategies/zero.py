@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from common.distributed import rank, world_size
 from common.errors import UserError
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.strategies.base import DEPRECATED, Owner, Snapshot, Strategy, Tensors, join_group
 from engine.strategies.scalars import lengthen_scalars, to_cpu
 from models.tasks.base import Task

@@ -24,12 +24,14 @@ from evaluation.report.history import Curve, History
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT = "#334155", "#E2E8F0"
 MAX_POINTS = 400
-COUNTERS = ("skipped", "slow_reads")
-"""Before a slash these are no streams: "skipped/STREAM" counts the records of one."""
+COUNTERS = ("skipped", "slow_reads", "gradient_norm")
+"""Before a slash these are no streams: "skipped/STREAM" counts the records of one, "gradient_norm/STREAM" is of its update."""
 OBJECTIVES = {
     "itc": "Contrastive (ITC)",
     "itm": "Matching (ITM)",
     "mlm": "Masked words (MLM)",
+    "text_mlm": "Masked words of texts alone (MLM)",
+    "mim": "Masked patches (MIM)",
     "box_l1": "Box, L1",
     "box_giou": "Box, GIoU",
 }

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.labels import IGNORED
 from dataset.batches import StreamBatch
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.faults import FaultCounter
 from engine.meters import Clock
 from engine.step import ContrastOver, Stepper

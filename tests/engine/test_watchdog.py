@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from engine.board import LocalBoard
-from engine.config.schema import EngineSettings
+from engine.config.engine_settings import EngineSettings
 from engine.launch.outcome import ERROR_FILE
 from engine.watchdog import START_FACTOR, Limits, Watchdog
 from engine.watchdog_heartbeat import Heartbeat, Phase, who_holds_up

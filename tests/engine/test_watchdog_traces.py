@@ -9,8 +9,8 @@ import pytest
 
 from common.errors import UserError
 from engine.checkpoints import CHECKPOINTS
+from engine.config.engine_settings import EngineSettings
 from engine.config.loader import load_config
-from engine.config.schema import EngineSettings
 from engine.provenance import record_run, refuse_other_run
 from engine.watchdog import MARGIN, START_FACTOR, Limits
 from engine.watchdog_traces import bounded, dump_stacks, record_collectives

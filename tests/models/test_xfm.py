@@ -9,6 +9,7 @@ from torch import Tensor
 from common.errors import UserError
 from engine.config.document import read_document
 from models.config import Beit2Config, FusionConfig, ModelConfig, SwinConfig, TextConfig, VisualTokenizerConfig
+from models.objectives.masked_image import token_loss
 from models.tasks.losses import Variants, stream_losses
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.vlm import ALL_HEADS, HEADS, VisionLanguageModel
@@ -118,6 +119,24 @@ def test_images_alone_train_the_vision_encoder(model: VisionLanguageModel) -> No
     losses = stream_losses(model, image_side(), {"mim"}, "exact")
     assert set(losses) == {"mim"}
     assert trained_parts(model, losses["mim"]) == {"vision"}
+
+
+def test_no_gradient_flows_into_the_target_of_masked_images(model: VisionLanguageModel) -> None:
+    """On pairs too, where the tokens of the whole image are trained by other objectives."""
+    target = model.encode_images(image_side()["image"]).detach()
+    tokens = model.encode_masked_images(image_side()["image"], image_side()["patch_hidden"])
+    fixed = torch.autograd.grad(token_loss(tokens, target, image_side()["patch_hidden"], "exact"), list(model.vision.parameters()))
+    for batch in (image_side(), pair_batch()):
+        seen: list[Tensor] = []
+        encode = model.encode_images
+        model.encode_images = lambda images: seen.append(encode(images)) or seen[-1]  # noqa: B023
+        loss = stream_losses(model, batch, {"mim"}, "exact")["mim"]
+        model.encode_images = encode
+        (whole,) = seen
+        gradients = torch.autograd.grad(loss, [*model.vision.parameters(), whole], allow_unused=True)
+        assert gradients[-1] is None
+        for found, expected in zip(gradients, fixed, strict=False):
+            torch.testing.assert_close(found, expected)
 
 
 def test_pooled_term_can_be_left_out(model: VisionLanguageModel) -> None:

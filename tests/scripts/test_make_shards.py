@@ -193,3 +193,14 @@ def test_the_script_runs_from_another_folder(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(open_source(str(tmp_path / "out/*.tar"))) == 1
+
+
+def test_a_folder_of_images_alone_becomes_shards_without_texts(tmp_path: Path, make: Any):
+    (tmp_path / "in/n01").mkdir(parents=True)
+    for i in range(2):
+        (tmp_path / f"in/n01/{i}.jpg").write_bytes(encoded(i))
+    assert make(tmp_path / "in", "--out", tmp_path / "out", "--workers", "0")[0] == 2  # nothing says what they show
+    status, text = make(tmp_path / "in", "--out", tmp_path / "out", "--workers", "0", "--without_texts")
+    assert status == 0 and "2 samples" in text
+    source = shards(tmp_path / "out")
+    assert [(source[i].image, source[i].annotation) for i in range(2)] == [(encoded(i), {}) for i in range(2)]

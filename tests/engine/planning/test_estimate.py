@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.errors import UserError
 from engine.blocks import recompute_blocks
 from engine.cli import main
+from engine.config.engine_settings import EngineSettings
 from engine.config.loader import load_config
-from engine.config.schema import EngineSettings, PretrainConfig
+from engine.config.schema import PretrainConfig
 from engine.config.vqa import VqaConfig
 from engine.optimizer import build_optimizer, parameter_groups
 from engine.planning import estimate

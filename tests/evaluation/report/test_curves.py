@@ -64,3 +64,11 @@ def test_long_runs_make_no_larger_pictures() -> None:
     at_limit = draw(Chart("x", {"": curve(*rng.random(MAX_POINTS))}))
     far_above = draw(Chart("x", {"": curve(*rng.random(100 * MAX_POINTS))}))
     assert len(far_above.uri) < 1.2 * len(at_limit.uri)
+
+
+def test_updates_of_a_step_share_a_chart_of_their_gradient_norms() -> None:
+    names = ("gradient_norm", "gradient_norm/texts", "gradient_norm/regions+photographs", "images/mim")
+    found = charts(History({"train": {name: curve(2.0, 1.0) for name in names}}, 0.0))
+    assert [chart.title for chart in found["Losses"]] == ["Masked patches (MIM)"]
+    (norms,) = found["Learning rate and speed"]
+    assert set(norms.lines) == {"texts", "regions+photographs"}
