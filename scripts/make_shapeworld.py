@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 
 from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
+from dataset.shapeworld_languages import write_languages
 from dataset.shapeworld_statements import write_statements
 
 
@@ -28,12 +29,20 @@ def main() -> int:
     parser.add_argument("--validation", type=int, default=200, help="validation scenes (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=0,
+        help="also captions in English, German, French and Chinese, and parallel sentences about so many scenes (default: none)",
+    )
     options = parser.parse_args()
 
     def write() -> None:
         write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
         counts = {"train": options.train, "val": options.validation, "test": options.test}
         write_statements(options.out, options.seed, counts, options.size)
+        if options.parallel > 0:
+            write_languages(options.out, options.seed, counts, options.size, options.parallel)
 
     return run_script(write)
 
