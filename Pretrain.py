@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dataset.tasks.galleries import GallerySource
+from dataset.tasks.galleries import GallerySource, by_language
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
+from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, retrieval_evaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -19,7 +19,9 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     probes: dict[str, Evaluator] = {}
     retrieval, grounding = config.evaluation.retrieval, config.evaluation.grounding
     if retrieval is not None:
-        probes["retrieval"] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
+        root = Path(retrieval.image_root)
+        sources = {language: GallerySource(Path(file), root) for language, file in by_language(retrieval.file).items()}
+        probes["retrieval"] = retrieval_evaluator(sources, inputs, retrieval)
     if grounding is not None:
         probes["grounding"] = GroundingEvaluator(grounding.file, grounding.image_root, inputs, grounding)
     else:

@@ -101,25 +101,32 @@ class BoxAugmentationConfig(Settings):
     """fast or exact, see `Decoding`."""
 
 
-class StreamConfig(Settings):
-    """What every pre-training stream has."""
+class TrainingStream(Settings):
+    """What every pre-training stream has, with images or without."""
 
     shards: str | list[str]
     """Tar shards or JSON-lines files; braces and wildcards are expanded."""
-    image_key: str = "binary"
-    """JSON-lines files only: the key that holds the image, base64 or a path."""
-    image_root: str | None = None
-    """JSON-lines files only: the folder that image paths are relative to; null: images are base64."""
-    caption_key: str = "caption"
-    """The annotation key that holds the caption or captions."""
     batch_size: Positive
-    """Texts of one optimizer step, over all ranks and micro-batches."""
+    """Texts of one optimizer step, over all ranks and micro-batches; of parallel text pairs."""
     groups: Positive | None = None
     """Equal parts of a batch in which region rows are chosen and hard negatives drawn. null: one for each rank and micro-batch. A fixed
     number makes batches and losses independent of the number of ranks."""
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor on all losses of the stream."""
     masking: MaskingConfig = MaskingConfig()
+
+
+class StreamConfig(TrainingStream):
+    """What every pre-training stream with images has."""
+
+    image_key: str = "binary"
+    """JSON-lines files only: the key that holds the image, base64 or a path."""
+    image_root: str | None = None
+    """JSON-lines files only: the folder that image paths are relative to; null: images are base64."""
+    caption_key: str = "caption"
+    """The annotation key that holds the caption or captions."""
+    languages: list[str] | None = None
+    """Of captions that are a mapping language -> text: the languages that one is drawn from; null: all that a record has."""
     max_pixels: Positive = 64_000_000
     """Images with more pixels are refused before they are decoded."""
 
@@ -129,13 +136,14 @@ class ImageTextStream(StreamConfig):
 
     kind: Literal["image_text"] = "image_text"
     objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
-    """Objective -> weight: itc, itm, mlm."""
+    """Objective -> weight: itc, itm, mlm; ttc takes a second caption of each image, of another language where there is one, contrasts it
+    with the first, and lets itc be the mean over both (CCLM's `sample_2_captions`)."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "ttc"))
 
 
 class RegionTextStream(StreamConfig):
@@ -154,13 +162,15 @@ class RegionTextStream(StreamConfig):
     equal_texts_match: bool = True
     """Rows with the same text are positives of one another and never negatives: "red car" is not wrong for another red car. false: as in
     the published code, where they are pushed apart."""
+    code_switch: bool = False
+    """Of attributes in several languages: draw theirs by itself, so that it may differ from the caption's. false: as the caption's."""
     image_caption: bool = False
     """Also use the caption of the whole image, where a record has one, as a row of its own."""
 
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm", "box"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "box"))
 
     @model_validator(mode="after")
     def _room_for_regions(self) -> "RegionTextStream":
@@ -169,7 +179,7 @@ class RegionTextStream(StreamConfig):
         return self
 
 
-def _known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+def known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
     for name, weight in objectives.items():
         if name not in known:
             raise ValueError(f"{name} is not an objective of this stream; it has {', '.join(known)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
+from dataset.parallel_config import ParallelTextStream
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
 from dataset.tasks.classification import classification_reader
@@ -64,7 +65,7 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
+    if isinstance(settings, (ImageTextStream, RegionTextStream, ParallelTextStream)):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dataset.config import ImageTextStream, RegionTextStream, StorageSettings, TokenizerConfig
+from dataset.parallel_config import ParallelTextStream
 from dataset.records import open_source
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.image_text import ImageTexts
+from dataset.streams.parallel_text import ParallelTexts
 from dataset.streams.region_text import RegionTexts
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def build_stream(
     name: str,
-    config: ImageTextStream | RegionTextStream,
+    config: ImageTextStream | RegionTextStream | ParallelTextStream,
     tokenizer: PreTrainedTokenizerBase,
     texts: TokenizerConfig,
     image_size: int,
@@ -38,6 +40,10 @@ def build_stream(
         UserError: shards are missing or damaged.
     """
     patterns = [config.shards] if isinstance(config.shards, str) else config.shards
+    if isinstance(config, ParallelTextStream):
+        source = open_source(patterns, need_image=False, storage=Storage(storage))
+        text = TextSide(tokenizer, config.max_tokens or texts.max_tokens, config.masking, texts.padding)
+        return ParallelTexts(name, source, config, text)
     source = open_source(patterns, image_key=config.image_key, image_root=config.image_root, storage=Storage(storage))
     text = TextSide(tokenizer, texts.max_tokens, config.masking, texts.padding)
     if isinstance(config, RegionTextStream):

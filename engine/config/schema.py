@@ -13,10 +13,11 @@ from dataset.config import (
     RegionTextStream,
     RetrievalData,
     StorageSettings,
-    StreamConfig,
     TaskData,
     TokenizerConfig,
+    TrainingStream,
 )
+from dataset.parallel_config import ParallelTextStream
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
@@ -26,9 +27,9 @@ Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
-StreamSettings = StreamConfig | TaskData
+StreamSettings = TrainingStream | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
+Stream = Annotated[ImageTextStream | RegionTextStream | ParallelTextStream, Field(discriminator="kind")]
 
 
 class InitializeSettings(Settings):
@@ -38,6 +39,15 @@ class InitializeSettings(Settings):
     """A weights file of ours or of a known official format (docs/checkpoints.md), a checkpoint folder, or the folder of a finished run."""
     allow_missing: list[str] = []
     """Patterns (with *) of model tensors that the checkpoint, or the weights an encoder starts from, may lack; they start fresh."""
+    replace_text: bool = False
+    """Take all of the checkpoint but its text encoder, and what its masked-LM head has for each word; the model's own starts from
+    model.text.weights, or from nothing where that is null. The two encoders may differ in everything but their width."""
+
+    @model_validator(mode="after")
+    def _something_to_replace(self) -> "InitializeSettings":
+        if self.replace_text and self.checkpoint is None:
+            raise_problems([("replace_text", "initialize.replace_text needs initialize.checkpoint, whose text encoder it replaces.")])
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -253,8 +263,8 @@ class GroundingEvaluation(Settings):
 class RetrievalProbe(RetrievalEvaluation):
     """Held-out retrieval without fine-tuning."""
 
-    file: str
-    """JSON file: [{image, caption: [text, ...]}]."""
+    file: str | dict[str, str]
+    """JSON file: [{image, caption: [text, ...]}]; or language -> file."""
     image_root: str
     """The folder that image paths are relative to."""
 
