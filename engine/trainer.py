@@ -24,6 +24,7 @@ from engine.weights import find_weights
 from models.checkpoints import load_checkpoint
 from models.initial_weights import load_initial_weights
 from models.tasks.base import Task
+from models.text_swap import swap_text_encoder
 from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class Engine:
     def initialize(self, model: VisionLanguageModel) -> None:
         """Give a new model its starting weights: a checkpoint, or pretrained encoders, as configured."""
         settings = self.config.initialize
-        if settings.checkpoint is not None:
+        if settings.checkpoint is not None and settings.replace_text:
+            self.new_parameters = swap_text_encoder(model, find_weights(Path(settings.checkpoint)), settings.allow_missing)
+        elif settings.checkpoint is not None:
             coverage = load_checkpoint(model, find_weights(Path(settings.checkpoint)), settings.allow_missing)
             self.new_parameters = frozenset(coverage.new)
         else:

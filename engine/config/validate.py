@@ -13,7 +13,7 @@ from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
 from dataset.streams.base import Stream
 from dataset.tasks.classification import classification_reader
-from dataset.tasks.galleries import GallerySource, gallery_sources
+from dataset.tasks.galleries import GallerySource, by_language, gallery_sources
 from dataset.tasks.grounding import GroundingSet
 from dataset.tasks.labelled import LabelledSet
 from dataset.tasks.nlvr import statement_reader
@@ -27,6 +27,7 @@ from engine.config.vqa import VqaConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
+from models.text_swap import check_swap
 from models.vlm import HEADS, VisionLanguageModel
 
 SAMPLES = 8
@@ -119,7 +120,8 @@ def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
     if not Path(checkpoint).exists():
         raise UserError(f"initialize.checkpoint: {checkpoint} does not exist.")
     file = find_weights(Path(checkpoint))
-    coverage = check_checkpoint(model, file, config.initialize.allow_missing)
+    check = check_swap if config.initialize.replace_text else check_checkpoint
+    coverage = check(model, file, config.initialize.allow_missing)
     yield from (f"weights: {line.strip()}" for line in coverage.lines())
 
 
@@ -181,7 +183,11 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
     grounding: dict[str, tuple[str, str]] = {}
     if isinstance(config, PretrainConfig):
         if (probe := config.evaluation.retrieval) is not None:
-            retrieval["evaluation.retrieval"] = GallerySource(Path(probe.file), Path(probe.image_root))
+            files = by_language(probe.file)
+            retrieval |= {
+                f"evaluation.retrieval.{language}".rstrip("."): GallerySource(Path(file), Path(probe.image_root))
+                for language, file in files.items()
+            }
         if (boxes := config.evaluation.grounding) is not None:
             grounding["evaluation.grounding"] = (boxes.file, boxes.image_root)
     elif isinstance(config, RetrievalConfig):
