@@ -104,6 +104,8 @@ class BoxAugmentationConfig(Settings):
 class TrainingStream(Settings):
     """What every pre-training stream has, with images or without."""
 
+    objectives: dict[str, float] = {}
+    """Objective -> weight."""
     shards: str | list[str]
     """Tar shards or JSON-lines files; braces and wildcards are expanded."""
     batch_size: Positive

@@ -54,7 +54,7 @@ class Training:
         self.evaluate, self.select = evaluate, select
         self.total = config.schedule.total_steps(len(first), first.images_per_batch)
         epoch = max(len(first) // first.images_per_batch, 1)
-        self.evaluate_every = settings.evaluate_every or (epoch if config.schedule.epochs else self.total)
+        self.evaluate_every = settings.evaluate_every or (epoch if config.schedule.epochs else max(self.total, 1))
         self.samples = sum(stream.images_per_batch for stream in streams.values())
         self.mixed = MixedBatches(dict(streams), config.seed, rank(), world_size(), settings.accumulation)
         self.faults = FaultCounter(engine.output_dir / "bad_records.txt", settings.max_bad_share, list(streams))
@@ -70,6 +70,9 @@ class Training:
             UserError: too many records are unusable, or too many steps not finite.
             Requeue: the run was asked to stop, and everything is saved.
         """
+        if self.total == 0:
+            self._keep_start()
+            return
         if self.state.step >= self.total and not self._evaluation_is_due():
             logger.info("training was finished at step %d", self.state.step)
             return
@@ -102,6 +105,16 @@ class Training:
             self.clock.skip(time.perf_counter() - paused)
             if (signal := self.engine.interruption.agreed()) is not None and step < self.total:
                 self._stop(signal)
+
+    def _keep_start(self) -> None:
+        """Save the starting weights of a run that does not train."""
+        logger.info("schedule.steps is 0: nothing is trained")
+        try:
+            if self.engine.store.last_good is None:
+                self._save()
+            self.engine.store.wait()
+        finally:
+            self.engine.store.leave()
 
     def _batches(self) -> Iterator[dict[str, StreamBatch]]:
         """The micro-batches of all steps to come."""

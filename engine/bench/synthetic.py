@@ -16,10 +16,12 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from dataset.boxes import Box
-from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StreamConfig
+from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, TrainingStream
+from dataset.parallel_config import ParallelTextStream
 from dataset.records import RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, Sample, Stream, TextRow, TextSide
 from dataset.streams.image_text import ImageTexts
+from dataset.streams.parallel_text import NO_IMAGE, ParallelTexts
 from dataset.streams.region_text import RegionTexts
 from dataset.tasks.grounding import expression_tensors
 from dataset.tokenizers import SPECIAL_TOKENS
@@ -51,6 +53,10 @@ CAPTIONS = TextLengths(mean=12.0, std=2.7, least=7)
 longest 42). This shape, at a mean of 12."""
 PHRASES = TextLengths(mean=5.0, std=1.8, least=3)
 """Region texts: from the name of an object, one word, to a phrase."""
+
+
+SENTENCES = TextLengths(mean=25.0, std=10.0, least=6, most=64)
+"""Sentences of parallel text; an assumption, nobody measured it."""
 
 
 class _Words:
@@ -91,6 +97,20 @@ class SyntheticExpressions(SyntheticImageTexts):
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         return expression_tensors(groups, self.text, self.image_size)
+
+
+class SyntheticParallelTexts(ParallelTexts):
+    """Pairs of texts of random words."""
+
+    def __init__(self, name: str, config: ParallelTextStream, text: TextSide, words: _Words) -> None:
+        super().__init__(name, _NOTHING, config, text)
+        self.words = words
+
+    def __len__(self) -> int:
+        return RECORDS
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(str(index), NO_IMAGE, tuple(TextRow(self.words.draw(rng), index * ROWS_PER_RECORD) for _ in range(2)), rng)
 
 
 class SyntheticRegionTexts(RegionTexts):
@@ -136,13 +156,17 @@ def synthetic_streams(config: RunConfig, fixed_length: int | None = None) -> dic
     sizes = vision.image_size, vision.stride
     streams: dict[str, Stream] = {}
     for name, settings in config.batches().items():
-        masking = settings.masking if isinstance(settings, StreamConfig) else None
+        masking = settings.masking if isinstance(settings, TrainingStream) else None
         side = TextSide(tokenizer, longest, masking, config.tokenizer.padding)
         match settings:
             case RegionTextStream():
                 streams[name] = SyntheticRegionTexts(name, settings, side, sizes, phrases, captions)
             case ImageTextStream():
                 streams[name] = SyntheticImageTexts(name, settings, side, vision.image_size, captions)
+            case ParallelTextStream():
+                side.max_tokens = settings.max_tokens or longest
+                sentences = _Words(text.vocab_size, SENTENCES, fixed_length, side.max_tokens)
+                streams[name] = SyntheticParallelTexts(name, settings, side, sentences)
             case RetrievalData():
                 streams[name] = SyntheticImageTexts(name, _as_stream(settings), side, vision.image_size, captions)
             case GroundingData():

@@ -89,8 +89,8 @@ class ScheduleSettings(Settings):
 
     kind: Literal["linear"] = "linear"
     """Linear warm-up from 0, then linear decay."""
-    steps: Positive | None = None
-    """Optimizer steps of the run; either this or epochs."""
+    steps: Whole | None = None
+    """Optimizer steps of the run; either this or epochs. 0: the starting weights are saved and evaluated as they are."""
     epochs: Positive | None = None
     """Passes over the first stream's (the training set's) records; either this or steps."""
     warmup_steps: int | float = 0.1
@@ -111,7 +111,7 @@ class ScheduleSettings(Settings):
         if (self.steps is None) == (self.epochs is None):
             both = "set both; keep one." if self.steps is not None else "both unset; set one."
             problems.append(("steps", f"schedule.steps and schedule.epochs are {both}"))
-        elif self.steps is not None and self.warmup_steps >= self.steps:
+        elif self.steps and self.warmup_steps >= self.steps:
             text = f"schedule.warmup_steps is {self.warmup_steps} and must be below schedule.steps, {self.steps}."
             problems.append(("warmup_steps", text))
         raise_problems(problems)

@@ -160,7 +160,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     if first:
         total = config.schedule.total_steps(len(stream), plan.image_count)
         warmup = config.schedule.warmup(total)
-        if warmup >= total:
+        if warmup >= total > 0:
             raise UserError(f"schedule.warmup_steps is {warmup}, but the run has only {total} steps.")
         yield f"schedule: {total:,} steps ({total / steps:,.1f} epochs of {key}), the first {warmup:,} to warm up"
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.config import GroundingData, MaskingConfig, RegionTextStream, StreamConfig
+from dataset.config import GroundingData, MaskingConfig, RegionTextStream, TrainingStream
+from dataset.parallel_config import ParallelTextStream
 from engine.config.schema import RunConfig
 
 PLANNED = ("pretrain", "retrieval", "grounding")
@@ -33,6 +34,10 @@ class StreamShape:
     patches: int | None
     """Of an image, where texts describe regions."""
     boxes: bool
+    second: bool = False
+    """Whether each text has another of its length beside it, in another language."""
+    joined: bool = False
+    """Whether both stand in one row, too."""
 
     @property
     def masked(self) -> int:
@@ -48,8 +53,8 @@ class StreamShape:
     def _tensors(self, side: int) -> dict[str, Tensor]:
         count, index = self.texts, torch.int64
         ids = torch.empty(count, self.tokens, dtype=index)
-        batch = {
-            "image": torch.empty(self.images, 3, side, side),
+        batch = {"image": torch.empty(self.images, 3, side, side)} if self.images else {}
+        batch |= {
             "text_ids": ids,
             "text_mask": torch.empty(ids.shape, dtype=torch.bool),
             "sample_ids": torch.empty(count, dtype=index),
@@ -59,6 +64,12 @@ class StreamShape:
         if self.masking is not None:
             batch["text_ids_masked"] = torch.empty_like(ids)
             batch |= {name: torch.empty(count, self.masked, dtype=index) for name in ("masked_positions", "mlm_labels")}
+        if self.second:
+            batch |= {"text_ids_2": torch.empty_like(ids), "text_mask_2": torch.empty(ids.shape, dtype=torch.bool)}
+        if self.joined:
+            both = torch.empty(count, 2 * self.tokens - 1, dtype=index)
+            batch |= {"pair_ids_masked": both, "pair_mask": torch.empty(both.shape, dtype=torch.bool)}
+            batch |= {name: torch.empty(count, self.masked, dtype=index) for name in ("pair_masked_positions", "pair_mlm_labels")}
         if self.patches is not None:
             batch["patch_mask"] = torch.empty(count, self.patches, dtype=torch.bool)
         if self.boxes:
@@ -77,6 +88,8 @@ class TextLengths:
 
     caption: int = 12
     region: int = 5
+    sentence: int = 25
+    """Of parallel text."""
 
 
 def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, StreamShape]:
@@ -91,15 +104,22 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
     """
     if config.task not in PLANNED:
         raise UserError(f"There is no plan of the task {config.task} yet; there are plans of {', '.join(PLANNED)}.")
-    longest = config.tokenizer.max_tokens
     shapes: dict[str, StreamShape] = {}
     for name, settings in config.batches().items():
         regions = isinstance(settings, RegionTextStream)
         phrases = regions or isinstance(settings, GroundingData)
+        masking = settings.masking if isinstance(settings, TrainingStream) else None
+        longest = config.tokenizer.max_tokens
+        if isinstance(settings, ParallelTextStream):
+            longest = settings.max_tokens or longest
+            tokens = longest if lengths is None else min(lengths.sentence, longest)
+            shapes[name] = StreamShape(settings.batch_size, 0, tokens, masking, None, False, True, settings.objectives.get("tlm", 0.0) > 0)
+            continue
         tokens = longest if lengths is None else min(lengths.region if phrases else lengths.caption, longest)
         images = settings.max_images if isinstance(settings, RegionTextStream) else settings.batch_size
-        masking = settings.masking if isinstance(settings, StreamConfig) else None
-        shapes[name] = StreamShape(settings.batch_size, images, tokens, masking, config.model.vision.patches if regions else None, phrases)
+        patches = config.model.vision.patches if regions else None
+        second = isinstance(settings, TrainingStream) and settings.objectives.get("ttc", 0.0) > 0
+        shapes[name] = StreamShape(settings.batch_size, images, tokens, masking, patches, phrases, second)
     return shapes
 
 
