@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
+from dataset.parallel_config import ParallelTextStream
 from dataset.streams.base import Stream
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.galleries import GallerySource, by_language, gallery_sources
@@ -132,10 +133,22 @@ def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iter
     if len(tokenizer) > text.vocab_size:
         has = f"the tokenizer in {config.tokenizer.path} has {len(tokenizer)} entries"
         raise UserError(f"model.text.vocab_size is {text.vocab_size}, but {has}.")
-    if longest > text.max_tokens:
-        has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
-        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has {has}.")
+    for key, tokens in _longest_texts(config).items():
+        if tokens > text.max_tokens:
+            has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
+            raise UserError(f"{key} is {tokens}, but the text encoder has {has}.")
     yield f"tokenizer: {len(tokenizer):,} entries in {config.tokenizer.path}, texts of at most {longest} tokens"
+
+
+def _longest_texts(config: RunConfig) -> dict[str, int]:
+    """The longest sequences that the text encoder may get, by the key that says so."""
+    found = {"tokenizer.max_tokens": config.tokenizer.max_tokens}
+    for name, settings in config.batches().items():
+        if isinstance(settings, ParallelTextStream):
+            single = settings.max_tokens or config.tokenizer.max_tokens
+            joined = settings.objectives.get("tlm", 0.0) > 0
+            found[f"twice streams.{name}.max_tokens (objective tlm)" if joined else f"streams.{name}.max_tokens"] = single * (1 + joined)
+    return found
 
 
 def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedTokenizerBase, world: int) -> Iterator[str]:
