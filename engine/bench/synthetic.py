@@ -74,7 +74,7 @@ class _Words:
 
 
 class SyntheticImageTexts(ImageTexts):
-    """Random images with a caption each."""
+    """Random images with a caption each, or two."""
 
     def __init__(self, name: str, config: ImageTextStream, text: TextSide, image_size: int, words: _Words) -> None:
         super().__init__(name, _NOTHING, config, text, image_size)
@@ -84,8 +84,8 @@ class SyntheticImageTexts(ImageTexts):
         return RECORDS
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        row = TextRow(self.words.draw(rng), index * ROWS_PER_RECORD)
-        return Sample(str(index), _pixels(self.image_size, rng), (row,), rng)
+        rows = tuple(TextRow(self.words.draw(rng), index * ROWS_PER_RECORD) for _ in range(1 + self.paired))
+        return Sample(str(index), _pixels(self.image_size, rng), rows, rng)
 
 
 class SyntheticExpressions(SyntheticImageTexts):
