@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from common.errors import UserError
 from dataset.prepare.output import PreparedFolder, sha256_of
@@ -169,7 +169,7 @@ def _read(file: Path, progress: Progress | None) -> Iterator[str]:
     size = file.stat().st_size
     try:
         with file.open("rb") as raw:
-            unpacked: IO[bytes] = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
+            unpacked: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if file.suffix == ".gz" else raw
             for number, line in enumerate(unpacked, start=1):
                 if progress is not None and number % TOLD_EVERY == 0:
                     progress(min(raw.tell(), size - 1), size)

@@ -24,10 +24,10 @@ class Always(np.random.Generator):
     def __init__(self) -> None:
         super().__init__(np.random.PCG64(0))
 
-    def random(self, *_args, **_named):
+    def random(self, *_args, **_named):  # pyright: ignore[reportIncompatibleMethodOverride]
         return 0.999
 
-    def integers(self, *_args, **_named):
+    def integers(self, *_args, **_named):  # pyright: ignore[reportIncompatibleMethodOverride]
         return np.int64(0)
 
 
