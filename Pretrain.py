@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from dataset.tasks.expressions import Expressions
-from dataset.tasks.galleries import GallerySource
+from dataset.tasks.galleries import GallerySource, by_language
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, OrderEvaluator, Probes, RegionPictures, RetrievalEvaluator
+from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, OrderEvaluator, Probes, RegionPictures, retrieval_evaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -21,7 +21,9 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     order, grounding, frames = config.evaluation.order, config.evaluation.grounding, config.model.vision.frames
     for name, retrieval in (("retrieval", config.evaluation.retrieval), ("videos", config.evaluation.videos)):
         if retrieval is not None:
-            probes[name] = RetrievalEvaluator(GallerySource(Path(retrieval.file), Path(retrieval.image_root)), inputs, retrieval)
+            root = Path(retrieval.image_root)
+            sources = {language: GallerySource(Path(file), root) for language, file in by_language(retrieval.file).items()}
+            probes[name] = retrieval_evaluator(sources, inputs, retrieval)
     if order is not None and frames is not None:
         probes["order"] = OrderEvaluator(order, inputs, frames)
     if grounding is not None:

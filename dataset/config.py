@@ -137,11 +137,10 @@ class TrainingStream(Settings):
 
     objectives: dict[str, float] = {}
     """Objective -> weight."""
-
     shards: str | list[str]
     """Tar shards or JSON-lines files; braces and wildcards are expanded."""
     batch_size: Positive
-    """Rows (texts, or images of a stream without texts) of one optimizer step, over all ranks and micro-batches."""
+    """Rows (texts, pairs of parallel texts, or images without texts) of one optimizer step, over all ranks and micro-batches."""
     groups: Positive | None = None
     """Equal parts of a batch in which region rows are chosen and hard negatives drawn. null: one for each rank and micro-batch. A fixed
     number makes batches and losses independent of the number of ranks."""
@@ -160,6 +159,8 @@ class StreamConfig(TrainingStream):
     """JSON-lines files only: the folder that image paths are relative to; null: images are base64."""
     caption_key: str = "caption"
     """The annotation key that holds the caption or captions."""
+    languages: list[str] | None = None
+    """Of captions that are a mapping language -> text: the languages that one is drawn from; null: all that a record has."""
     masking: MaskingConfig = MaskingConfig()
     max_pixels: Positive = 64_000_000
     """Images with more pixels are refused before they are decoded."""
@@ -180,7 +181,8 @@ class ImageTextStream(StreamConfig):
 
     kind: Literal["image_text"] = "image_text"
     objectives: dict[str, float] = {"itc": 1.0, "itm": 1.0, "mlm": 1.0}
-    """Objective -> weight: itc, itm, mlm, mim."""
+    """Objective -> weight: itc, itm, mlm, mim; ttc takes a second caption of each image, of another language where there is one, contrasts
+    it with the first, and lets itc be the mean over both (CCLM's `sample_2_captions`)."""
     augmentation: AugmentationConfig = AugmentationConfig()
     patch_masking: PatchMaskingConfig = PatchMaskingConfig()
     """Of the objective mim."""
@@ -188,7 +190,7 @@ class ImageTextStream(StreamConfig):
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return known_objectives(objectives, ("itc", "itm", "mlm", "mim"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "mim", "ttc"))
 
 
 class VideoTextStream(StreamConfig):
@@ -233,6 +235,8 @@ class RegionTextStream(StreamConfig):
     equal_texts_match: bool = True
     """Rows with the same text are positives of one another and never negatives: "red car" is not wrong for another red car. false: as in
     the published code, where they are pushed apart."""
+    code_switch: bool = False
+    """Of attributes in several languages: draw theirs by itself, so that it may differ from the caption's. false: as the caption's."""
     image_caption: bool = False
     """Also use the caption of the whole image, where a record has one, as a row of its own."""
 

@@ -109,7 +109,7 @@ def _adjectives(item: SceneObject, said: int) -> str:
     return " ".join(value for bit, value in bits if said & bit)
 
 
-def _groups(scene: Scene) -> list[tuple[Description, tuple[int, ...]]]:
+def sharing(scene: Scene) -> list[tuple[Description, tuple[int, ...]]]:
     """What two or more objects, but not all of them, have in common: one value of shape, colour or texture."""
     found: dict[Description, tuple[int, ...]] = {}
     for item in scene.objects:
@@ -123,10 +123,10 @@ def _groups(scene: Scene) -> list[tuple[Description, tuple[int, ...]]]:
 
 def _group_elements(scene: Scene, rng: np.random.Generator) -> list[dict[str, Any]]:
     """One group with the box around all its members; none where nothing is shared."""
-    groups = _groups(scene)
-    if not groups:
+    found = sharing(scene)
+    if not found:
         return []
-    description, members = pick(rng, groups)
+    description, members = pick(rng, found)
     box = union([scene.objects[index].box for index in members])
     return [{"bb": list(box), "caption": group_phrase(description, len(members), rng)}]
 
@@ -155,7 +155,7 @@ def union(boxes: list[Box]) -> Box:
     return x, y, right - x, bottom - y
 
 
-def _mention(scene: Scene, index: int, rng: np.random.Generator, detail: float) -> str:
+def mentioned(scene: Scene, index: int, rng: np.random.Generator, detail: float) -> Description:
     """An object by colour and shape, and by texture or size with chance `detail` or where colour and shape are not its alone."""
     unique, said = unique_descriptions(scene, index), SHAPE_BIT | COLOR_BIT
     more = [said | bit for bit in (TEXTURE_BIT, SIZE_BIT)]
@@ -163,54 +163,54 @@ def _mention(scene: Scene, index: int, rng: np.random.Generator, detail: float) 
         said = pick(rng, [bits for bits in more if bits in unique] or [EVERYTHING])
     elif rng.random() < detail:
         said = pick(rng, more)
-    return indefinite(noun_phrase(describe(scene.objects[index], said), rng))
+    return describe(scene.objects[index], said)
 
 
 def _mentions(scene: Scene, indices: list[int], rng: np.random.Generator) -> list[str]:
     detail = 0.6 if len(scene.objects) < 5 else 0.15  # keeps captions of many objects short
-    return [_mention(scene, index, rng, detail) for index in indices]
+    return [indefinite(noun_phrase(mentioned(scene, index, rng, detail), rng)) for index in indices]
 
 
 def _enumerate(phrases: list[str]) -> str:
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def _shuffled(scene: Scene, rng: np.random.Generator) -> list[int]:
+def shuffled(scene: Scene, rng: np.random.Generator) -> list[int]:
     return [int(index) for index in rng.permutation(len(scene.objects))]
 
 
 def _listing(scene: Scene, rng: np.random.Generator) -> str:
     """Every object, and the ground."""
-    return f"{_enumerate(_mentions(scene, _shuffled(scene, rng), rng))} on {indefinite(background_phrase(scene.background))}"
+    return f"{_enumerate(_mentions(scene, shuffled(scene, rng), rng))} on {indefinite(background_phrase(scene.background))}"
 
 
 def _picture_of(scene: Scene, rng: np.random.Generator) -> str:
     """The total, and every object."""
     opening = pick(rng, ("a picture of {} shapes: ", "there are {} shapes: ", "{} objects: ")).format(NUMBERS[len(scene.objects)])
-    return opening + _enumerate(_mentions(scene, _shuffled(scene, rng), rng))
+    return opening + _enumerate(_mentions(scene, shuffled(scene, rng), rng))
 
 
 def _counting(scene: Scene, rng: np.random.Generator) -> str:
     """One group by its number and the others one by one."""
-    groups = _groups(scene)
-    if not groups:
-        return f"{NUMBERS[len(scene.objects)]} shapes, {_enumerate(_mentions(scene, _shuffled(scene, rng), rng))}"
-    _, members = pick(rng, groups)
-    rest = [index for index in _shuffled(scene, rng) if index not in members]
-    counted = f"{NUMBERS[len(members)]} {noun_phrase(_in_common(scene, members), rng, plural=True)}"
+    found = sharing(scene)
+    if not found:
+        return f"{NUMBERS[len(scene.objects)]} shapes, {_enumerate(_mentions(scene, shuffled(scene, rng), rng))}"
+    _, members = pick(rng, found)
+    rest = [index for index in shuffled(scene, rng) if index not in members]
+    counted = f"{NUMBERS[len(members)]} {noun_phrase(in_common(scene, members), rng, plural=True)}"
     return f"{_enumerate([counted, *_mentions(scene, rest, rng)])} on {indefinite(background_phrase(scene.background))}"
 
 
-def _in_common(scene: Scene, members: tuple[int, ...]) -> Description:
+def in_common(scene: Scene, members: tuple[int, ...]) -> Description:
     """Everything that all members share. It fits nobody else, because what made them a group is part of it."""
     looks = zip(*(scene.objects[index].attributes() for index in members), strict=True)
     return Description(*(values[0] if len(set(values)) == 1 else None for values in looks))
 
 
-def _related_pairs(scene: Scene, rng: np.random.Generator) -> list[tuple[int, int, str]]:
+def related_pairs(scene: Scene, rng: np.random.Generator) -> list[tuple[int, int, str]]:
     """Pairs in a plain relation that share no object, as many as a random matching finds."""
     pairs, used = [], set()
-    everyone = list(combinations(_shuffled(scene, rng), 2))
+    everyone = list(combinations(shuffled(scene, rng), 2))
     for a, b in everyone:
         relations = [name for name in RELATIONS if holds(name, scene.objects[a], scene.objects[b], scene.size, strict=True)]
         if relations and a not in used and b not in used:
@@ -226,7 +226,7 @@ def _relation(scene: Scene, pair: tuple[int, int, str], verb: str, rng: np.rando
 
 def _relating(scene: Scene, rng: np.random.Generator) -> str:
     """Two pairs in their relations; the rest of an odd number goes unsaid unless no second pair is left."""
-    pairs = _related_pairs(scene, rng)[:2]
+    pairs = related_pairs(scene, rng)[:2]
     verb = pick(rng, ("", "is "))
     if len(pairs) < 2:
         return _relating_and_rest(scene, rng)
@@ -235,9 +235,9 @@ def _relating(scene: Scene, rng: np.random.Generator) -> str:
 
 def _relating_and_rest(scene: Scene, rng: np.random.Generator) -> str:
     """One pair in its relation, and the others by name."""
-    pairs = _related_pairs(scene, rng)[:1]
+    pairs = related_pairs(scene, rng)[:1]
     if not pairs:
         return _listing(scene, rng)
-    rest = [index for index in _shuffled(scene, rng) if index not in pairs[0][:2]]
+    rest = [index for index in shuffled(scene, rng) if index not in pairs[0][:2]]
     link = pick(rng, (", with {}", ", also {}", " besides {}")).format(_enumerate(_mentions(scene, rest, rng)))
     return _relation(scene, pairs[0], "", rng) + link

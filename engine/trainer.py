@@ -24,6 +24,7 @@ from engine.weights import find_weights
 from models.checkpoints import load_checkpoint
 from models.initial_weights import load_initial_weights
 from models.tasks.base import Task
+from models.text_swap import swap_text_encoder
 from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class Engine:
     def initialize(self, model: VisionLanguageModel) -> None:
         """Give a new model its starting weights: a checkpoint, or pretrained encoders, as configured."""
         settings = self.config.initialize
-        if settings.checkpoint is not None:
+        if settings.checkpoint is not None and settings.replace_text:
+            self.new_parameters = swap_text_encoder(model, find_weights(Path(settings.checkpoint)), settings.allow_missing)
+        elif settings.checkpoint is not None:
             coverage = load_checkpoint(model, find_weights(Path(settings.checkpoint)), settings.allow_missing)
             self.new_parameters = frozenset(coverage.new)
         else:
@@ -67,7 +70,7 @@ class Engine:
             self.new_parameters = frozenset(name for name, _ in model.named_parameters()) - filled
 
     def fit(self, task: Task, streams: Mapping[str, Stream], evaluate: Evaluate | None = None, select: str | None = None) -> None:
-        """Train to the configured number of steps, from the latest checkpoint if there is one; with no steps, prepare for evaluation alone.
+        """Train to the configured number of steps, from the latest checkpoint if there is one; with no steps, save the starting weights.
 
         Args:
             task: model and losses, with its starting weights.
@@ -82,9 +85,19 @@ class Engine:
         with self.watchdog.watching(self.state.step):
             self._prepare(task)
         if not self.config.schedule.trains:
-            logger.info("schedule.steps is 0: nothing is trained")
+            self._keep_start()
             return
         Training(self, streams, evaluate, select).run()
+
+    def _keep_start(self) -> None:
+        """Save the starting weights of a run that does not train."""
+        logger.info("schedule.steps is 0: nothing is trained")
+        try:
+            if self.store.last_good is None:
+                self.save()
+            self.store.wait()
+        finally:
+            self.store.leave()
 
     def _prepare(self, task: Task) -> None:
         """Hand the task to the strategy, and give it the weights of the latest checkpoint if there is one."""

@@ -3,11 +3,13 @@
 Shapes: R texts, L tokens of the longest with its padding, K packed rows of W tokens, T = K*W, M rows, H width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from common.labels import HOLE
 
@@ -56,6 +58,16 @@ class Packing:
         shifts = torch.arange(number, device=self.bins.device)[:, None, None] * (self.count * self.length)
         bins = torch.where(self.bins == HOLE, HOLE, self.bins + shifts).flatten(0, 1)
         return Packing(bins, number * self.count, self.length)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Packing"], length: int) -> "Packing":
+        """Those of several lists of texts, one after the other, all padded to `length`."""
+        first, width, rows = 0, max(part.bins.shape[1] for part in parts), []
+        for part in parts:
+            moved = (part.bins // part.length + first) * length + part.bins % part.length
+            rows.append(F.pad(torch.where(part.bins == HOLE, HOLE, moved), (0, width - part.bins.shape[1]), value=HOLE))
+            first += part.count
+        return cls(torch.cat(rows), first, length)
 
     def places(self, first: int, total: int) -> Tensor:
         """[T] as in `Rows`, where these texts are rows `first` and following of `total`."""

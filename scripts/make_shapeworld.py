@@ -17,6 +17,7 @@ from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
 from dataset.shapeworld_clips import write_clips
 from dataset.shapeworld_corpus import write_corpus
+from dataset.shapeworld_languages import write_languages
 from dataset.shapeworld_probes import write_probes
 from dataset.shapeworld_statements import write_statements
 
@@ -32,6 +33,12 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=0, help="training clips; 0: no clips at all (default: %(default)s)")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=0,
+        help="also captions in English, German, French and Chinese, and parallel sentences about so many scenes (default: none)",
+    )
     options = parser.parse_args()
 
     def write() -> None:
@@ -42,6 +49,8 @@ def main() -> int:
             write_clips(options.out, options.seed, options.clips, options.validation, options.test, options.size)
         write_probes(options.out, options.seed, counts, options.size)
         write_corpus(options.out, options.seed, options.train, options.size)
+        if options.parallel > 0:
+            write_languages(options.out, options.seed, counts, options.size, options.parallel)
 
     return run_script(write)
 

@@ -3,6 +3,8 @@
     python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 320
     python scripts/prepare_data.py easy_vqa --out data/easy_vqa
     python scripts/prepare_data.py video --root videos --out data/videos --resize 256
+    python scripts/prepare_data.py parallel --source news.de --target news.en --languages de en --out data/news_de_en
+    python scripts/prepare_data.py parallel --tsv WikiMatrix.de-en.tsv.gz --columns 2 3 --score 1 1.04 --out data/wikimatrix/de-en
 
 Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -16,11 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds the project wherever it is started
 
+from common.errors import UserError
 from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
 from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
 from dataset.prepare.msrvtt import MsrvttRequest, prepare_msrvtt
 from dataset.prepare.pack import PackOptions
+from dataset.prepare.parallel import ParallelRequest, prepare_parallel
 from dataset.prepare.progress import Progress
 from dataset.prepare.video import VideoRequest, prepare_video
 
@@ -68,11 +72,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     msrvtt.add_argument("--out", type=Path, required=True, help="folder to write")
     msrvtt.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
     msrvtt.set_defaults(run=run_msrvtt)
+    add_parallel(data_sets.add_parser("parallel", help="parallel text: two files with a sentence a line, or columns of one"))
     options = parser.parse_args(arguments)
     for name in ("resize", "quality", "max_samples", "vocab_size", "max_frames"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
     return options
+
+
+def add_parallel(parser: argparse.ArgumentParser) -> None:
+    """The options of parallel text."""
+    parser.add_argument("--source", type=Path, help="a sentence a line; .gz is unpacked")
+    parser.add_argument("--target", type=Path, help="their translations, line by line")
+    parser.add_argument("--tsv", type=Path, help="a file with both in columns between tabs, in place of --source and --target")
+    parser.add_argument("--columns", type=int, nargs=2, default=(1, 2), metavar="N", help="of the two texts, from 1 (default: 1 2)")
+    parser.add_argument("--score", nargs=2, metavar=("N", "LEAST"), help="column with a score, and the least one that is taken")
+    parser.add_argument("--languages", nargs=2, metavar="CODE", help="of the two texts, written beside them")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--max_samples", type=int, default=20_000, help="pairs a shard (default: %(default)s)")
+    parser.add_argument("--max_bad", type=float, default=0.05, help="share of lines that may hold no pair (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
+    parser.set_defaults(run=run_parallel)
 
 
 def pack_options(options: argparse.Namespace) -> PackOptions:
@@ -122,6 +142,31 @@ def run_video(options: argparse.Namespace) -> None:
 def run_msrvtt(options: argparse.Namespace) -> None:
     """Prepare MSR-VTT and say what came of it."""
     show_counts(prepare_msrvtt(MsrvttRequest(options.root, options.out, options.overwrite))["counts"])
+
+
+def run_parallel(options: argparse.Namespace) -> None:
+    """Prepare parallel text and say what came of it."""
+    if min(options.columns) < 1:
+        raise UserError(f"--columns {options.columns[0]} {options.columns[1]}: columns are counted from 1.")
+    score = None
+    if options.score is not None:
+        try:
+            score = int(options.score[0]), float(options.score[1])
+        except ValueError as error:
+            raise UserError(f"--score {' '.join(options.score)}: must be the number of a column and the least score.") from error
+    request = ParallelRequest(
+        out=options.out,
+        source=options.source,
+        target=options.target,
+        tsv=options.tsv,
+        columns=(options.columns[0], options.columns[1]),
+        score=score,
+        languages=None if options.languages is None else (options.languages[0], options.languages[1]),
+        max_samples=options.max_samples,
+        max_bad=options.max_bad,
+        overwrite=options.overwrite,
+    )
+    show_counts(prepare_parallel(request, Progress("parallel"))["counts"])
 
 
 def show_counts(counts: dict[str, int]) -> None:

@@ -120,7 +120,7 @@ class TextSide:
         """text_ids int64 [R, L], text_mask bool [R, L], sample_ids int64 [R], group int64 [R], negative_draws float32 [R, 2]; with
         masking text_ids_masked int64 [R, L], masked_positions int64 [R, M], mlm_labels int64 [R, M]; and packed text_bins int64 [K, W],
         see `text_bins`."""
-        tokens = token_lists(self.tokenizer, [placed.row.text for placed in rows], self.max_tokens)
+        tokens = self._tokens(rows)
         ids, mask = pad_texts(self.tokenizer, tokens, self.max_tokens, to_longest=self.padding != "max")
         tensors = {
             "text_ids": ids,
@@ -134,6 +134,28 @@ class TextSide:
         if self.padding == "packed":
             tensors["text_bins"] = text_bins([len(row) for row in tokens], ids.shape[1])
         return tensors
+
+    def second(self, rows: Sequence[PlacedRow]) -> dict[str, Tensor]:
+        """Of each row's second text: text_ids_2 int64 [R, K], text_mask_2 bool [R, K]; and packed text_bins_2 int64."""
+        tokens = self._tokens(rows)
+        ids, mask = pad_texts(self.tokenizer, tokens, self.max_tokens, to_longest=self.padding != "max")
+        tensors = {"text_ids_2": ids, "text_mask_2": mask}
+        if self.padding == "packed":
+            tensors["text_bins_2"] = text_bins([len(row) for row in tokens], ids.shape[1])
+        return tensors
+
+    def joined(self, first: Sequence[PlacedRow], second: Sequence[PlacedRow]) -> dict[str, Tensor]:
+        """Both texts in one row, [CLS] one [SEP] other [SEP], with hidden tokens in either: pair_ids_masked int64 [R, J], pair_mask bool
+        [R, J], pair_masked_positions and pair_mlm_labels int64 [R, M]. J is below twice `max_tokens`."""
+        assert self.masking is not None, "streams of parallel text have masking"
+        tokens = [[*one, *other[1:]] for one, other in zip(self._tokens(first), self._tokens(second), strict=True)]
+        _, mask = pad_texts(self.tokenizer, tokens, 2 * self.max_tokens, to_longest=self.padding != "max")
+        masked = self._masked(tokens, first, self.masking, mask.shape[1])
+        names = {"text_ids_masked": "pair_ids_masked", "masked_positions": "pair_masked_positions", "mlm_labels": "pair_mlm_labels"}
+        return {"pair_mask": mask} | {names[name]: tensor for name, tensor in masked.items()}
+
+    def _tokens(self, rows: Sequence[PlacedRow]) -> list[list[int]]:
+        return token_lists(self.tokenizer, [placed.row.text for placed in rows], self.max_tokens)
 
     def _masked(self, tokens: list[list[int]], rows: Sequence[PlacedRow], masking: MaskingConfig, width: int) -> dict[str, Tensor]:
         masked = [mask_tokens(ids, self.vocabulary, masking, placed.rng) for ids, placed in zip(tokens, rows, strict=True)]
@@ -158,10 +180,10 @@ def image_tensor(images: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(planes)
 
 
-def single_rows(groups: list[list[Sample]]) -> tuple[list[np.ndarray], list[PlacedRow]]:
-    """The images and rows of groups whose samples have one row each."""
+def single_rows(groups: list[list[Sample]], place: int = 0) -> tuple[list[np.ndarray], list[PlacedRow]]:
+    """The images of groups, and of each sample the one row at this place."""
     samples = [(group, sample) for group, members in enumerate(groups) for sample in members]
-    rows = [PlacedRow(sample.rows[0], image, group, sample.rng) for image, (group, sample) in enumerate(samples)]
+    rows = [PlacedRow(sample.rows[place], image, group, sample.rng) for image, (group, sample) in enumerate(samples)]
     return [sample.image for _, sample in samples], rows
 
 

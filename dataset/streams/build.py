@@ -15,6 +15,7 @@ from dataset.config import (
     TrainingStream,
     VideoTextStream,
 )
+from dataset.parallel_config import ParallelTextStream
 from dataset.patch_masking import PatchSide
 from dataset.records import RecordSource, open_source
 from dataset.storage import Storage
@@ -22,6 +23,7 @@ from dataset.streams.base import Stream, TextSide
 from dataset.streams.image import Images
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.mixture import Mixture
+from dataset.streams.parallel_text import ParallelTexts
 from dataset.streams.region_text import RegionTexts
 from dataset.streams.text import Texts
 from dataset.streams.unpaired_config import ImageStream, TextStream
@@ -63,6 +65,9 @@ def build_stream(
         match config:
             case TextStream():
                 return Texts(name, source, config, TextSide(tokenizer, config.max_tokens, config.masking, texts.padding))
+            case ParallelTextStream():
+                side = TextSide(tokenizer, config.max_tokens or texts.max_tokens, config.masking, texts.padding)
+                return ParallelTexts(name, source, config, side)
             case ImageStream():
                 return Images(name, source, config, image_size, hiding(config.patch_masking))
             case RegionTextStream():

@@ -1,4 +1,4 @@
-"""Images with captions: one image, one caption a sample."""
+"""Images with captions: one image, one caption a sample; or two, where captions are contrasted with each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataset.config import Decoding, ImageTextStream
 from dataset.patch_masking import PatchSide
 from dataset.records import Record, RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
-from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.text import Captions, caption_texts, names_a_side, pick_caption, pick_two_captions, pre_caption
 from dataset.transforms import Picture, augment_image, open_picture
 
 
@@ -43,6 +43,7 @@ class ImageTexts:
         self.patches = patches
         self.images_per_batch = self.rows_per_batch = config.batch_size
         self.groups = config.groups
+        self.paired = config.objectives.get("ttc", 0.0) > 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -53,15 +54,24 @@ class ImageTexts:
         augmentation = self.config.augmentation
         may_flip = not (augmentation.careful_flip and names_a_side(caption_texts(captions)))
         with naming(record.key):
-            caption = pre_caption(pick_caption(captions, rng), self.text.max_tokens)
+            texts = [pre_caption(text, self.text.max_tokens) for text in self._pick(captions, rng)]
             image = record_image(record, self.config.max_pixels, augmentation.decode)
             pixels = augment_image(image, self.image_size, augmentation, rng, may_flip)
-        return Sample(record.key, pixels, (TextRow(caption, index * ROWS_PER_RECORD),), rng)
+        return Sample(record.key, pixels, tuple(TextRow(text, index * ROWS_PER_RECORD) for text in texts), rng)
+
+    def _pick(self, captions: Captions, rng: np.random.Generator) -> list[str]:
+        """The captions of one sample."""
+        if self.paired:
+            return pick_two_captions(captions, rng, self.config.languages)
+        return [pick_caption(captions, rng, languages=self.config.languages)]
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
-        """Adds to the text tensors: image uint8 [B, 3, S, S], and where patches are hidden patch_hidden bool [B, N]."""
+        """The image (uint8 [B, 3, S, S]) and text tensors; of second captions also those of `TextSide.second`, and where patches are hidden
+        patch_hidden bool [B, N]."""
         images, rows = single_rows(groups)
         tensors = {"image": image_tensor(images)} | self.text.tensors(rows)
+        if self.paired:
+            tensors |= self.text.second(single_rows(groups, place=1)[1])
         return tensors if self.patches is None else tensors | self.patches.tensors([placed.rng for placed in rows])
 
 

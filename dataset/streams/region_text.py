@@ -18,7 +18,7 @@ from dataset.config import RegionTextStream
 from dataset.records import Record, RecordSource
 from dataset.streams.base import ROWS_PER_RECORD, PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
 from dataset.streams.image_text import record_image
-from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption
+from dataset.text import Captions, EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption, spoken
 from dataset.transforms import augment_with_box
 
 WHOLE_IMAGE = (0.5, 0.5, 1.0, 1.0)
@@ -63,7 +63,7 @@ class RegionTexts:
         may_flip = not (augmentation.careful_flip and names_a_side(_all_texts(record, self.config.caption_key)))
         with naming(record.key):
             image = record_image(record, self.config.max_pixels, augmentation.decode)
-            elements = _usable_elements(record, image.width, image.height, self.config.caption_key)
+            elements = _usable_elements(record, image.width, image.height, self.config)
             keep = elements[int(rng.integers(len(elements)))][1]
             pixels, placement = augment_with_box(image, keep, self.image_size, augmentation, rng, may_flip)
         rows = self._caption_row(record, index, rng) + self._region_rows(elements, placement, index, rng)
@@ -74,9 +74,9 @@ class RegionTexts:
 
     def _caption_row(self, record: Record, index: int, rng: np.random.Generator) -> list[TextRow]:
         captions = record.annotation.get(self.config.caption_key)
-        if not (self.config.image_caption and _has_words(captions)):
+        if not (self.config.image_caption and _has_words(spoken(captions, self.config.languages))):
             return []
-        text = _clean(pick_caption(captions, rng), self.text.max_tokens)
+        text = self._text(captions, None, rng)
         return [] if text is None else [TextRow(text, self._sample_id(text, index * ROWS_PER_RECORD))]
 
     def _region_rows(
@@ -89,12 +89,20 @@ class RegionTexts:
             placed = placement.place(box, self.config.min_visible)
             if placed is None:
                 continue
-            text = _clean(pick_caption(element.get(self.config.caption_key), rng, element.get("attributes")), self.text.max_tokens)
+            text = self._text(element.get(self.config.caption_key), element.get("attributes"), rng)
             if text is not None:
                 rows.append(TextRow(text, self._sample_id(text, index * ROWS_PER_RECORD + 1 + number), placed))
             if len(rows) == self.config.max_regions:
                 break
         return rows
+
+    def _text(self, captions: Captions, attributes: Captions, rng: np.random.Generator) -> str | None:
+        """A caption with an attribute; None where it has no words, or none in the stream's languages."""
+        try:
+            text = pick_caption(captions, rng, attributes, self.config.languages, self.config.code_switch)
+            return pre_caption(text, self.text.max_tokens)
+        except EmptyCaption:
+            return None
 
     def _sample_id(self, text: str, number: int) -> int:
         """The row's own number, or one that all rows with the same text share."""
@@ -148,8 +156,8 @@ def choose_rows(group: list[Sample], count: int, number: int, first_image: int, 
     return [rows[pick] for pick in picks.tolist()]
 
 
-def _usable_elements(record: Record, width: int, height: int, caption_key: str) -> list[tuple[int, Box, dict[str, Any]]]:
-    """(number, box, element) of the elements that have a box inside the image and a caption."""
+def _usable_elements(record: Record, width: int, height: int, config: RegionTextStream) -> list[tuple[int, Box, dict[str, Any]]]:
+    """(number, box, element) of the elements that have a box inside the image and a caption in one of the stream's languages."""
     elements = record.annotation.get("elems")
     usable: list[tuple[int, Box, dict[str, Any]]] = []
     faults: list[str] = []
@@ -158,7 +166,7 @@ def _usable_elements(record: Record, width: int, height: int, caption_key: str) 
         if box is None:
             shown = element.get("bb") if isinstance(element, dict) else element
             faults.append(f"box {shown} is empty or outside the image of {width} x {height} pixels")
-        elif not _has_words(element.get(caption_key)):
+        elif not _has_words(spoken(element.get(config.caption_key), config.languages)):
             faults.append(f"the caption of element {number} is empty")
         else:
             usable.append((number, box, element))
@@ -179,10 +187,3 @@ def _all_texts(record: Record, caption_key: str) -> list[str]:
         if isinstance(element, dict):
             texts += caption_texts(element.get(caption_key)) + caption_texts(element.get("attributes"))
     return texts
-
-
-def _clean(text: str, max_words: int) -> str | None:
-    try:
-        return pre_caption(text, max_words)
-    except EmptyCaption:
-        return None

@@ -8,7 +8,7 @@ caption, the image itself in base64; lines of one URL are one image.
 import base64
 import binascii
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,7 @@ def read_gallery(source: GallerySource) -> list[GalleryImage]:
 
 def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -> dict[str, GallerySource]:
     """The files of a split by language; under "" where there is but one."""
-    named = getattr(data, split)
-    files: dict[str, str] = {"": named} if isinstance(named, str) else named
+    files = by_language(getattr(data, split))
     coco_root = None if data.coco_root is None else Path(data.coco_root)
     return {
         language: GallerySource(
@@ -77,6 +76,11 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
         )
         for language, file in files.items()
     }
+
+
+def by_language(named: str | Mapping[str, str]) -> dict[str, str]:
+    """Files by language; under "" where there is but one."""
+    return {"": named} if isinstance(named, str) else dict(named)
 
 
 def _reader(file: Path) -> Callable[[GallerySource], list[GalleryImage]]:

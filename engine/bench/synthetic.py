@@ -17,11 +17,13 @@ from transformers import BertTokenizer, PreTrainedTokenizerBase
 from common.errors import UserError
 from dataset.boxes import Box
 from dataset.config import ImageTextStream, RegionTextStream, RetrievalData, StreamConfig
+from dataset.parallel_config import ParallelTextStream
 from dataset.patch_masking import PatchSide
 from dataset.records import RecordSource
 from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, Sample, Stream, TextRow, TextSide
 from dataset.streams.image import Images
 from dataset.streams.image_text import ImageTexts
+from dataset.streams.parallel_text import ParallelTexts
 from dataset.streams.region_text import RegionTexts
 from dataset.streams.text import Texts
 from dataset.streams.unpaired_config import ImageStream, TextStream
@@ -58,6 +60,10 @@ PHRASES = TextLengths(mean=5.0, std=1.8, least=3)
 """Region texts: from the name of an object, one word, to a phrase."""
 
 
+SENTENCES = TextLengths(mean=25.0, std=10.0, least=6, most=64)
+"""Sentences of parallel text; an assumption, nobody measured it."""
+
+
 class _Words:
     """Draws texts of a wanted number of tokens for a tokenizer of `numbered_tokenizer`."""
 
@@ -73,7 +79,7 @@ class _Words:
 
 
 class SyntheticImageTexts(ImageTexts):
-    """Random images with a caption each."""
+    """Random images with a caption each, or two."""
 
     def __init__(
         self, name: str, config: ImageTextStream, text: TextSide, image_size: int, words: _Words, patches: PatchSide | None = None
@@ -85,8 +91,8 @@ class SyntheticImageTexts(ImageTexts):
         return RECORDS
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        row = TextRow(self.words.draw(rng), index * ROWS_PER_RECORD)
-        return Sample(str(index), _pixels(self.image_size, rng), (row,), rng)
+        rows = tuple(TextRow(self.words.draw(rng), index * ROWS_PER_RECORD) for _ in range(1 + self.paired))
+        return Sample(str(index), _pixels(self.image_size, rng), rows, rng)
 
 
 class SyntheticTexts(Texts):
@@ -125,6 +131,20 @@ class SyntheticExpressions(SyntheticImageTexts):
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         return expression_tensors(groups, self.text, self.image_size)
+
+
+class SyntheticParallelTexts(ParallelTexts):
+    """Pairs of texts of random words."""
+
+    def __init__(self, name: str, config: ParallelTextStream, text: TextSide, words: _Words) -> None:
+        super().__init__(name, _NOTHING, config, text)
+        self.words = words
+
+    def __len__(self) -> int:
+        return RECORDS
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(str(index), NO_IMAGE, tuple(TextRow(self.words.draw(rng), index * ROWS_PER_RECORD) for _ in range(2)), rng)
 
 
 class SyntheticRegionTexts(RegionTexts):
@@ -170,7 +190,7 @@ def synthetic_streams(config: RunConfig, fixed_length: int | None = None) -> dic
     sizes = vision.image_size, vision.stride
     streams: dict[str, Stream] = {}
     for name, settings in config.batches().items():
-        masking = settings.masking if isinstance(settings, StreamConfig) else None
+        masking = settings.masking if isinstance(settings, (StreamConfig, TextStream, ParallelTextStream)) else None
         side = TextSide(tokenizer, longest, masking, config.tokenizer.padding)
         match settings:
             case RegionTextStream():
@@ -184,6 +204,10 @@ def synthetic_streams(config: RunConfig, fixed_length: int | None = None) -> dic
                 streams[name] = SyntheticTexts(name, settings, rows, documents)
             case ImageStream():
                 streams[name] = SyntheticImages(name, settings, vision.image_size, PatchSide(vision.grid, settings.patch_masking))
+            case ParallelTextStream():
+                side.max_tokens = settings.max_tokens or longest
+                sentences = _Words(text.vocab_size, SENTENCES, fixed_length, side.max_tokens)
+                streams[name] = SyntheticParallelTexts(name, settings, side, sentences)
             case RetrievalData():
                 streams[name] = SyntheticImageTexts(name, _as_stream(settings), side, vision.image_size, captions)
             case GroundingData():

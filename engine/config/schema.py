@@ -18,6 +18,7 @@ from dataset.config import (
     TrainingStream,
     VideoTextStream,
 )
+from dataset.parallel_config import ParallelTextStream
 from dataset.streams.unpaired_config import ImageStream, TextStream
 from engine.config.engine_settings import EngineSettings
 from engine.config.errors import raise_problems
@@ -31,7 +32,9 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Whole = Annotated[int, Field(ge=0)]
 StreamSettings = TrainingStream | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream | VideoTextStream | TextStream | ImageStream, Field(discriminator="kind")]
+Stream = Annotated[
+    ImageTextStream | RegionTextStream | VideoTextStream | TextStream | ImageStream | ParallelTextStream, Field(discriminator="kind")
+]
 
 
 class InitializeSettings(Settings):
@@ -41,6 +44,15 @@ class InitializeSettings(Settings):
     """A weights file of ours or of a known official format (docs/checkpoints.md), a checkpoint folder, or the folder of a finished run."""
     allow_missing: list[str] = []
     """Patterns (with *) of model tensors that the checkpoint, or the weights an encoder starts from, may lack; they start fresh."""
+    replace_text: bool = False
+    """Take all of the checkpoint but its text encoder, and what its masked-LM head has for each word; the model's own starts from
+    model.text.weights, or from nothing where that is null. The two encoders may differ in everything but their width."""
+
+    @model_validator(mode="after")
+    def _something_to_replace(self) -> "InitializeSettings":
+        if self.replace_text and self.checkpoint is None:
+            raise_problems([("replace_text", "initialize.replace_text needs initialize.checkpoint, whose text encoder it replaces.")])
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -83,7 +95,7 @@ class ScheduleSettings(Settings):
     kind: Literal["linear", "cosine"] = "linear"
     """Linear warm-up from 0, then a decay along a line or half a cosine."""
     steps: Whole | None = None
-    """Optimizer steps of the run; either this or epochs. 0: nothing is trained, the starting weights are evaluated."""
+    """Optimizer steps of the run; either this or epochs. 0: nothing is trained, the starting weights are saved and evaluated."""
     epochs: Positive | None = None
     """Passes over the first stream's (the training set's) records; either this or steps."""
     warmup_steps: int | float = 0.1
@@ -190,8 +202,8 @@ class GroundingEvaluation(Settings):
 class RetrievalProbe(RetrievalEvaluation):
     """Held-out retrieval without fine-tuning."""
 
-    file: str
-    """JSON file: [{image, caption: [text, ...]}]."""
+    file: str | dict[str, str]
+    """JSON file: [{image, caption: [text, ...]}]; or language -> file."""
     image_root: str
     """The folder that image paths are relative to."""
 

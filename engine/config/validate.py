@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import BadRecord, UserError
 from dataset.batches import BatchPlan
 from dataset.config import RegionTextStream
+from dataset.parallel_config import ParallelTextStream
 from dataset.streams.base import Stream
 from dataset.streams.unpaired_config import ImageStream
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.expressions import Expressions
-from dataset.tasks.galleries import GallerySource, gallery_sources
+from dataset.tasks.galleries import GallerySource, by_language, gallery_sources
 from dataset.tasks.grounding import GroundingSet
 from dataset.tasks.labelled import LabelledSet
 from dataset.tasks.nlvr import statement_reader
@@ -25,7 +26,7 @@ from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.grounding import GroundingConfig
 from engine.config.nlvr import NlvrConfig
-from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
+from engine.config.schema import PretrainConfig, RetrievalConfig, RetrievalProbe, RunConfig
 from engine.config.validate_captioning import caption_sets
 from engine.config.validate_vqa import vqa_sets
 from engine.config.validate_zero_shot import zero_shot_set
@@ -34,6 +35,7 @@ from engine.config.zero_shot import ZeroShotConfig
 from engine.tasks import make_task, open_stream
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
+from models.text_swap import check_swap
 from models.vlm import ALL_HEADS, VisionLanguageModel
 
 SAMPLES = 8
@@ -132,7 +134,8 @@ def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
     if not Path(checkpoint).exists():
         raise UserError(f"initialize.checkpoint: {checkpoint} does not exist.")
     file = find_weights(Path(checkpoint))
-    coverage = check_checkpoint(model, file, config.initialize.allow_missing)
+    check = check_swap if config.initialize.replace_text else check_checkpoint
+    coverage = check(model, file, config.initialize.allow_missing)
     yield from (f"weights: {line.strip()}" for line in coverage.lines())
 
 
@@ -143,10 +146,22 @@ def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iter
     if len(tokenizer) > text.vocab_size:
         has = f"the tokenizer in {config.tokenizer.path} has {len(tokenizer)} entries"
         raise UserError(f"model.text.vocab_size is {text.vocab_size}, but {has}.")
-    if longest > text.max_tokens:
-        has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
-        raise UserError(f"tokenizer.max_tokens is {longest}, but the text encoder has {has}.")
+    for key, tokens in _longest_texts(config).items():
+        if tokens > text.max_tokens:
+            has = f"model.text.max_positions: {text.max_positions}, room for texts of {text.max_tokens} tokens"
+            raise UserError(f"{key} is {tokens}, but the text encoder has {has}.")
     yield f"tokenizer: {len(tokenizer):,} entries in {config.tokenizer.path}, texts of at most {longest} tokens"
+
+
+def _longest_texts(config: RunConfig) -> dict[str, int]:
+    """The longest sequences that the text encoder may get, by the key that says so."""
+    found = {"tokenizer.max_tokens": config.tokenizer.max_tokens}
+    for name, settings in config.batches().items():
+        if isinstance(settings, ParallelTextStream):
+            single = settings.max_tokens or config.tokenizer.max_tokens
+            joined = settings.objectives.get("tlm", 0.0) > 0
+            found[f"twice streams.{name}.max_tokens (objective tlm)" if joined else f"streams.{name}.max_tokens"] = single * (1 + joined)
+    return found
 
 
 def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedTokenizerBase, world: int) -> Iterator[str]:
@@ -173,7 +188,7 @@ def _stream(config: RunConfig, name: str, first: bool, tokenizer: PreTrainedToke
     if first:
         total = config.schedule.total_steps(len(stream), plan.image_count)
         warmup = config.schedule.warmup(total)
-        if warmup >= total:
+        if warmup >= total > 0:
             raise UserError(f"schedule.warmup_steps is {warmup}, but the run has only {total} steps.")
         yield f"schedule: {total:,} steps ({total / steps:,.1f} epochs of {key}), the first {warmup:,} to warm up"
 
@@ -196,9 +211,9 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
     grounding: dict[str, Expressions] = {}
     if isinstance(config, PretrainConfig):
         if (probe := config.evaluation.retrieval) is not None:
-            retrieval["evaluation.retrieval"] = GallerySource(Path(probe.file), Path(probe.image_root))
+            retrieval |= _probe_sources("evaluation.retrieval", probe)
         if (videos := config.evaluation.videos) is not None:
-            retrieval["evaluation.videos"] = GallerySource(Path(videos.file), Path(videos.image_root))
+            retrieval |= _probe_sources("evaluation.videos", videos)
         if (boxes := config.evaluation.grounding) is not None:
             grounding["evaluation.grounding"] = Expressions((boxes.file,), Path(boxes.image_root))
     elif isinstance(config, RetrievalConfig):
@@ -213,6 +228,12 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
         **{key: lambda source=source: RetrievalGallery(source, size, frames=frames) for key, source in retrieval.items()},
         **{key: lambda source=source: GroundingSet(source, size) for key, source in grounding.items()},
     }
+
+
+def _probe_sources(key: str, probe: RetrievalProbe) -> dict[str, GallerySource]:
+    """The galleries of a probe, by key."""
+    files, root = by_language(probe.file), Path(probe.image_root)
+    return {f"{key}.{language}".rstrip("."): GallerySource(Path(file), root) for language, file in files.items()}
 
 
 def _labelled_sets(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:

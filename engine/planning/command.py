@@ -28,6 +28,7 @@ def plan_parser(tasks: Sequence[str]) -> Parser:
     )
     parser.add_argument("--caption-tokens", type=int, default=12, metavar="N", help="mean length of captions (default 12)")
     parser.add_argument("--region-tokens", type=int, default=5, metavar="N", help="mean length of region texts (default 5)")
+    parser.add_argument("--sentence-tokens", type=int, default=25, metavar="N", help="mean length of parallel texts (default 25)")
     parser.add_argument("--records", type=int, metavar="N", help="records of the first stream, for epochs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write everything as JSON")
     return parser
@@ -60,7 +61,7 @@ def plan(given: Sequence[str], tasks: Sequence[str], find: Callable[[Path], Path
     if not config.schedule.trains:
         raise UserError(f"{options.config}: schedule.steps is 0, so there are no steps to plan.")
     machine = Machine(Speed(device, options.mfu, options.gpus), memory)
-    found = make_plan(config, machine, TextLengths(options.caption_tokens, options.region_tokens), options.records)
+    found = make_plan(config, machine, TextLengths(options.caption_tokens, options.region_tokens, options.sentence_tokens), options.records)
     if options.out is not None:
         try:
             options.out.write_text(json.dumps(plan_numbers(found), indent=1) + "\n", encoding="utf-8")
@@ -71,7 +72,7 @@ def plan(given: Sequence[str], tasks: Sequence[str], find: Callable[[Path], Path
 
 def _check(options: Namespace) -> int:
     """The memory in bytes."""
-    for name, least in (("gpus", 1), ("caption_tokens", 3), ("region_tokens", 3), ("records", 1)):
+    for name, least in (("gpus", 1), ("caption_tokens", 3), ("region_tokens", 3), ("sentence_tokens", 3), ("records", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}.")

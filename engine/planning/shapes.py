@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from dataset.config import ImageTextStream, MaskingConfig, RegionTextStream, StreamConfig, VideoTextStream
+from dataset.config import ImageTextStream, MaskingConfig, RegionTextStream, VideoTextStream
+from dataset.parallel_config import ParallelTextStream
 from dataset.streams.unpaired_config import ImageStream, TextStream
 from dataset.tasks.grounding_config import GroundingData
-from engine.config.schema import RunConfig
+from engine.config.schema import RunConfig, StreamSettings
 
 PLANNED = ("pretrain", "retrieval", "grounding")
 """Tasks whose batches are of the shapes that are known here."""
@@ -35,6 +36,10 @@ class StreamShape:
     patches: int | None
     """Of an image, where texts describe regions."""
     boxes: bool
+    second: bool = False
+    """Whether each text has another of its length beside it, in another language."""
+    joined: bool = False
+    """Whether both stand in one row, too."""
     frames: int | None = None
     """Of a clip, where texts describe clips."""
     hides: int | None = None
@@ -78,6 +83,12 @@ class StreamShape:
         if self.masking is not None:
             batch["text_ids_masked"] = torch.empty_like(ids)
             batch |= {name: torch.empty(count, self.masked, dtype=index) for name in ("masked_positions", "mlm_labels")}
+        if self.second:
+            batch |= {"text_ids_2": torch.empty_like(ids), "text_mask_2": torch.empty(ids.shape, dtype=torch.bool)}
+        if self.joined:
+            both = torch.empty(count, 2 * self.tokens - 1, dtype=index)
+            batch |= {"pair_ids_masked": both, "pair_mask": torch.empty(both.shape, dtype=torch.bool)}
+            batch |= {name: torch.empty(count, self.masked, dtype=index) for name in ("pair_masked_positions", "pair_mlm_labels")}
         if self.patches is not None:
             batch["patch_mask"] = torch.empty(count, self.patches, dtype=torch.bool)
         if self.boxes:
@@ -96,6 +107,8 @@ class TextLengths:
 
     caption: int = 12
     region: int = 5
+    sentence: int = 25
+    """Of parallel text."""
 
 
 def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, StreamShape]:
@@ -110,26 +123,41 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
     """
     if config.task not in PLANNED:
         raise UserError(f"There is no plan of the task {config.task} yet; there are plans of {', '.join(PLANNED)}.")
-    longest, patches = config.tokenizer.max_tokens, config.model.vision.patches
-    shapes: dict[str, StreamShape] = {}
-    for name, settings in config.batches().items():
-        if isinstance(settings, TextStream):  # documents fill their rows
-            shapes[name] = StreamShape(settings.batch_size, 0, settings.max_tokens, settings.masking, None, False)
-            continue
-        if isinstance(settings, ImageStream):
-            shapes[name] = StreamShape(0, settings.batch_size, 0, None, None, False, hides=patches)
-            continue
-        regions = isinstance(settings, RegionTextStream)
-        phrases = regions or isinstance(settings, GroundingData)
-        tokens = longest if lengths is None else min(lengths.region if phrases else lengths.caption, longest)
-        images = settings.max_images if isinstance(settings, RegionTextStream) else settings.batch_size
-        masking = settings.masking if isinstance(settings, StreamConfig) else None
-        frames = config.model.vision.frames if isinstance(settings, VideoTextStream) or config.task == "retrieval" else None
-        hides = patches if isinstance(settings, ImageTextStream) and settings.objectives.get("mim") else None
-        shapes[name] = StreamShape(
-            settings.batch_size, images, tokens, masking, patches if regions else None, phrases, frames=frames, hides=hides
-        )
-    return shapes
+    return {name: _stream_shape(config, settings, lengths) for name, settings in config.batches().items()}
+
+
+def _stream_shape(config: RunConfig, settings: StreamSettings, lengths: TextLengths | None) -> StreamShape:
+    vision, rows = config.model.vision, settings.batch_size
+    longest = config.tokenizer.max_tokens
+
+    def tokens(usual: int, most: int) -> int:
+        return most if lengths is None else min(usual, most)
+
+    usual = TextLengths() if lengths is None else lengths
+    match settings:
+        case TextStream():  # documents fill their rows
+            return StreamShape(rows, 0, settings.max_tokens, settings.masking, None, False)
+        case ImageStream():
+            return StreamShape(0, rows, 0, None, None, False, hides=vision.patches)
+        case ParallelTextStream():
+            length = tokens(usual.sentence, settings.max_tokens or longest)
+            joined = settings.objectives.get("tlm", 0.0) > 0
+            return StreamShape(rows, 0, length, settings.masking, None, False, second=True, joined=joined)
+        case RegionTextStream():
+            length = tokens(usual.region, longest)
+            return StreamShape(rows, settings.max_images, length, settings.masking, vision.patches, True)
+        case GroundingData():
+            return StreamShape(rows, rows, tokens(usual.region, longest), None, None, True)
+        case VideoTextStream():
+            return StreamShape(rows, rows, tokens(usual.caption, longest), settings.masking, None, False, frames=vision.frames)
+        case ImageTextStream():
+            second = settings.objectives.get("ttc", 0.0) > 0
+            hides = vision.patches if settings.objectives.get("mim") else None
+            length = tokens(usual.caption, longest)
+            return StreamShape(rows, rows, length, settings.masking, None, False, second=second, hides=hides)
+        case _:
+            frames = vision.frames if config.task == "retrieval" else None
+            return StreamShape(rows, rows, tokens(usual.caption, longest), None, None, False, frames=frames)
 
 
 def share(shapes: Shapes, texts: int) -> dict[str, StreamShape]:

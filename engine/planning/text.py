@@ -29,7 +29,7 @@ def plan_numbers(plan: Plan) -> dict[str, Any]:
         "mfu_assumed": speed.mfu,
         "memory_bytes": plan.machine.memory,
         "memory_kept_free_share": KEPT_FREE,
-        "text_tokens_assumed": {"caption": plan.lengths.caption, "region": plan.lengths.region},
+        "text_tokens_assumed": {"caption": plan.lengths.caption, "region": plan.lengths.region, "sentence": plan.lengths.sentence},
         "streams": {name: {"texts": shape.texts, "images": shape.images} for name, shape in plan.shapes.items()},
         "flops_per_step": plan.operations.step,
         "flops_by_stage": {name: dict(each.stages) for name, each in plan.streams.items()},
@@ -141,8 +141,8 @@ def _run(plan: Plan) -> str:
 def _assumptions(plan: Plan) -> list[str]:
     longest = plan.config.tokenizer.max_tokens
     return [
-        f"Assumed: captions of {plan.lengths.caption} and region texts of {plan.lengths.region} tokens for operations, where padding "
-        "counts as peak not reached;\n"
+        f"Assumed: captions of {plan.lengths.caption}, region texts of {plan.lengths.region} and parallel texts of {plan.lengths.sentence} "
+        "tokens for operations, where padding counts as peak not reached;\n"
         f"texts of {longest} tokens (the longest) for memory. Attention in one fused kernel, no torch.compile. "
         f"{KEPT_FREE:.0%} of the memory stays free against\nfragmentation. What is computed again takes its share of the time."
     ]

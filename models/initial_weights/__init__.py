@@ -13,7 +13,7 @@ from models.initial_weights.tokenizer import tokenizer_weights
 from models.initial_weights.vision import vision_weights
 from models.vlm import VisionLanguageModel
 
-__all__ = ["load_initial_weights"]
+__all__ = ["load_initial_weights", "load_text_encoder"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,32 @@ def load_initial_weights(model: VisionLanguageModel, allow_missing: Sequence[str
         filled |= _fill(model, vision_weights(vision, vision.weights), source)
         _check_whole(model, "vision.", filled, allow_missing, source)
     if text.weights:
-        source = f"model.text.weights {text.weights}"
         head = "text_mlm_head" if hasattr(model, "text_mlm_head") else "mlm_head"  # X-FM's other head, over fused states, starts random
-        filled |= _fill(model, text_weights(model.config, text.weights, head), source)
-        _check_whole(model, "text.", filled, allow_missing, source)
+        filled |= _fill_text(model, text_weights(model.config, text.weights, head), allow_missing)
     if model.visual_tokenizer is not None and model.config.visual_tokenizer is not None:
         source = f"model.visual_tokenizer.weights {model.config.visual_tokenizer.weights}"
         filled |= _fill(model, tokenizer_weights(model.config.visual_tokenizer.weights), source)
         _check_whole(model, "visual_tokenizer.", filled, allow_missing, source)
     return frozenset(filled)
+
+
+def load_text_encoder(model: VisionLanguageModel, allow_missing: Sequence[str] = ()) -> frozenset[str]:
+    """Fill the text encoder alone from `model.text.weights`, which must be set; fusion layers and heads stay as they are.
+
+    Args, returns, errors: see `load_initial_weights`.
+    """
+    source = model.config.text.weights
+    assert source is not None, "whoever asks for them has looked"
+    weights = text_weights(model.config, source, "mlm_head")
+    own = {name: tensor for name, tensor in weights.items() if name.startswith("text.")}
+    return frozenset(_fill_text(model, own, allow_missing))
+
+
+def _fill_text(model: VisionLanguageModel, weights: Mapping[str, Tensor], allow_missing: Sequence[str]) -> set[str]:
+    source = f"model.text.weights {model.config.text.weights}"
+    filled = _fill(model, weights, source)
+    _check_whole(model, "text.", filled, allow_missing, source)
+    return filled
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> set[str]:

@@ -200,6 +200,46 @@ def test_many_rows_are_a_subset_without_repeats_drawn_anew_each_time(text):
     assert len(chosen) > 5
 
 
+MANY = {"en": "a star", "de": "ein Kreis", "fr": "une croix"}
+
+
+def test_images_speak_the_chosen_languages_alone(text):
+    records = Records([Record("k", encoded(picture(0)), {"caption": MANY})])
+    assert {images(text, records, languages=["de", "fr"]).sample(0, rng(seed)).rows[0].text for seed in range(30)} == {
+        "ein kreis",
+        "une croix",
+    }
+    with pytest.raises(BadRecord, match="k: there is no caption in zh"):
+        images(text, records, languages=["zh"]).sample(0, rng())
+
+
+def test_a_second_caption_is_of_another_language(text):
+    records = Records([Record(str(number), encoded(picture(number)), {"caption": MANY}) for number in range(4)])
+    stream = images(text, records, objectives={"itc": 1, "ttc": 1})
+    samples = [stream.sample(number, rng(number)) for number in range(4)]
+    assert all(len({row.text for row in sample.rows}) == 2 for sample in samples)
+    batch = stream.collate([samples], [rng()])
+    assert batch["text_ids_2"].shape == batch["text_mask_2"].shape
+    assert batch["text_ids_2"][0][batch["text_mask_2"][0]].tolist() == text.tokenizer(samples[0].rows[1].text)["input_ids"]
+
+
+def test_code_switched_regions_take_whole_attributes_of_either_language(text):
+    element = {"bb": [8, 8, 8, 8], "caption": {"en": "square", "de": "Quadrat"}, "attributes": {"en": ["dark red"], "de": ["rot"]}}
+    records = Records([Record("k", encoded(picture(0)), {"elems": [element]})])
+    together = {"dark red square", "rot quadrat"}
+    for switch, expected in ((False, together), (True, {*together, "rot square", "dark red quadrat"})):
+        stream = regions(text, records, code_switch=switch)
+        assert {stream.sample(0, rng(seed)).rows[0].text for seed in range(60)} == expected
+
+
+def test_elements_without_a_caption_in_the_chosen_languages_are_left_out(text):
+    elements = [{"bb": [8, 8, 8, 8], "caption": {"en": "one"}}, {"bb": [16, 8, 8, 8], "caption": {"de": "zwei", "en": "two"}}]
+    records = Records([Record("k", encoded(picture(0)), {"elems": elements})])
+    assert [row.text for row in regions(text, records, languages=["de"]).sample(0, rng()).rows] == ["zwei"]
+    with pytest.raises(BadRecord, match="no element can be used"):
+        regions(text, records, languages=["fr"]).sample(0, rng())
+
+
 def test_crops_keep_only_boxes_that_are_visible_enough(text):
     stream = regions(text, augmentation=BoxAugmentationConfig(rand_augment=False))
     counts = set()

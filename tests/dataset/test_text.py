@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption, pre_question
+from dataset.text import EmptyCaption, caption_texts, names_a_side, pick_caption, pick_two_captions, pre_caption, pre_question
 
 OFFICIAL = Path(__file__).parents[3] / "shared/golden/functions_x2vlm/functions.json"
 
@@ -86,3 +86,43 @@ def test_sides_are_whole_words():
     assert names_a_side(["the right-hand one"])
     assert names_a_side(["the rightmost shape"])
     assert not names_a_side(["a bright, upright lamp", "leftover"])
+
+
+def test_only_the_chosen_languages_are_drawn():
+    rng = np.random.default_rng(0)
+    captions = {"en": "one", "de": ["eins", "ein"], "fr": "un"}
+    assert {pick_caption(captions, rng, languages=["fr", "de"]) for _ in range(60)} == {"eins", "ein", "un"}
+    assert {pick_caption([captions, {"de": "zwei"}], rng, languages=["de"]) for _ in range(60)} == {"eins", "ein", "zwei"}
+    assert pick_caption("of no stated language", rng, languages=["de"]) == "of no stated language"
+    with pytest.raises(EmptyCaption, match="no caption in ja or ko"):
+        pick_caption(captions, rng, languages=["ja", "ko"])
+
+
+def test_switching_codes_draws_whole_attributes_of_any_chosen_language():
+    rng = np.random.default_rng(0)
+    captions, attributes = {"en": "ball", "de": "Ball"}, {"en": ["red", "big"], "de": "rot", "fr": "rouge"}
+    mixed = {pick_caption(captions, rng, attributes, ["en", "de"], code_switch=True) for _ in range(200)}
+    assert mixed == {f"{attribute} {noun}" for attribute in ("red", "big", "rot") for noun in ("ball", "Ball")}
+    plain = {pick_caption(captions, rng, attributes, ["en", "de"]) for _ in range(200)}
+    assert plain == {"red ball", "big ball", "rot Ball"}
+
+
+def test_chinese_and_japanese_lose_the_spaces_between_their_words_alone():
+    rng = np.random.default_rng(0)
+    assert pick_caption({"zh": "一 只 狗 和 a red ball 在 草地 上"}, rng) == "一只狗和 a red ball 在草地上"
+    assert pick_caption({"zh": "球"}, rng, {"zh": "红色的"}) == "红色的球"
+    assert pick_caption({"ko": "빨간 공"}, rng) == "빨간 공"
+
+
+def test_two_captions_are_of_two_languages_where_there_are_two():
+    rng = np.random.default_rng(0)
+    found = {tuple(pick_two_captions({"en": "one", "de": "eins", "fr": "un"}, rng, ["en", "de"])) for _ in range(30)}
+    assert found == {("one", "eins"), ("eins", "one")}
+    assert {tuple(pick_two_captions({"en": ["a", "b"]}, rng)) for _ in range(30)} == {("a", "b"), ("b", "a")}
+    assert pick_two_captions("alone", rng) == ["alone", "alone"]
+
+
+def test_sides_are_known_in_other_languages():
+    for text in ("links von ihm", "der linke Ball", "à gauche", "la balle de droite", "狗在左边", "右の犬"):
+        assert names_a_side([text]), text
+    assert not names_a_side(["ein rechteckiges Blinklicht", "un droit", "狗"])

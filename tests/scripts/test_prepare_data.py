@@ -1,5 +1,6 @@
 """scripts/prepare_data.py: COCO's layout becomes both streams, the retrieval lists and a tokenizer."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -276,3 +277,47 @@ def test_easy_vqa_without_its_package_says_what_to_install(tmp_path: Path, prepa
     status, said = prepare_any("easy_vqa", "--out", tmp_path / "out")
     assert status == 2
     assert "pip install easy-vqa" in said
+
+
+def pairs_in(out: Path) -> list[dict[str, Any]]:
+    source = ShardSource(str(out / "shards/parallel-*.tar"), need_image=False)
+    return [source[number].annotation for number in range(len(source))]
+
+
+def test_two_files_of_sentences_become_pairs(tmp_path: Path, prepare_any) -> None:
+    (tmp_path / "a.de").write_text("Hallo Welt\n\nOK\nGuten Tag \n", encoding="utf-8")
+    (tmp_path / "a.en").write_text("hello world\nlost\nOK\ngood day\n", encoding="utf-8")
+    files = ("--source", tmp_path / "a.de", "--target", tmp_path / "a.en", "--out", tmp_path / "out")
+    status, said = prepare_any("parallel", *files, "--languages", "de", "en", "--max_bad", "0.3")
+    assert status == 0, said
+    assert pairs_in(tmp_path / "out") == [
+        {"source": "Hallo Welt", "target": "hello world", "languages": ["de", "en"]},
+        {"source": "Guten Tag", "target": "good day", "languages": ["de", "en"]},
+    ]
+    assert "1  untranslated" in said and "1  without a pair" in said
+    status, said = prepare_any("parallel", *files)  # another request
+    assert status == 2 and "add --overwrite" in said
+    status, said = prepare_any("parallel", *files, "--overwrite")
+    assert status == 2 and "1 of 4 lines hold no pair, more than max_bad=0.05. The first: line 2 is empty in one file" in said
+    assert len(pairs_in(tmp_path / "out")) == 2  # what was there is left as it was
+
+
+def test_columns_of_a_packed_file_become_pairs_above_a_score(tmp_path: Path, prepare_any) -> None:
+    with gzip.open(tmp_path / "pairs.tsv.gz", "wt", encoding="utf-8") as file:
+        file.write("1.2\tein Haus\ta house\n1.01\tein Baum\ta tiger\n1.1\t猫\ta cat\n")
+    options = ("--columns", "3", "2", "--score", "1", "1.04", "--max_samples", "1")
+    status, said = prepare_any("parallel", "--tsv", tmp_path / "pairs.tsv.gz", *options, "--out", tmp_path / "out")
+    assert status == 0, said
+    assert pairs_in(tmp_path / "out") == [{"source": "a house", "target": "ein Haus"}, {"source": "a cat", "target": "猫"}]
+    assert "1  below score" in said
+    assert len(list((tmp_path / "out/shards").glob("*.tar"))) == 2
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, prepare_any) -> None:
+    (tmp_path / "long").write_text("a\nb\nc\n")
+    (tmp_path / "short").write_text("x\ny\n")
+    status, said = prepare_any("parallel", "--source", tmp_path / "long", "--target", tmp_path / "short", "--out", tmp_path / "out")
+    assert status == 2 and f"{tmp_path / 'short'}: ends after 2 lines" in said
+    assert not (tmp_path / "out" / "meta.json").exists()
+    status, said = prepare_any("parallel", "--source", tmp_path / "long", "--out", tmp_path / "out")
+    assert status == 2 and "give --source and --target" in said

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.config import Beit2Config, FusionConfig, ModelConfig, TextConfig
+from models.packing import Packing
 from models.tasks.losses import stream_losses
-from models.tasks.parallel import encode_together, parallel_losses
+from models.tasks.parallel import Texts, encode_together, parallel_losses
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.vlm import HEADS, VisionLanguageModel
 
@@ -83,9 +84,24 @@ def widened(batch: dict[str, Tensor], ids: str, mask: str) -> dict[str, Tensor]:
 
 
 def test_texts_encoded_together_equal_texts_encoded_alone(model: VisionLanguageModel) -> None:
-    lists = [texts(4, 6, 1), texts(4, 9, 2), texts(2, 3, 3)]
-    for states, (ids, mask) in zip(encode_together(model, lists), lists, strict=True):
-        torch.testing.assert_close(states[mask], model.encode_text(ids, mask)[mask])
+    lists = [Texts(*texts(4, 6, 1)), Texts(*texts(4, 9, 2)), Texts(*texts(2, 3, 3))]
+    packed = [item._replace(packing=Packing.of(item.mask)) for item in lists]
+    for given in (lists, packed):
+        for states, (ids, mask, _) in zip(encode_together(model, given), lists, strict=True):
+            torch.testing.assert_close(states[mask], model.encode_text(ids, mask)[mask])
+
+
+def test_packed_texts_give_the_losses_and_gradients_of_padded_ones(model: VisionLanguageModel) -> None:
+    batch = pairs()
+    packed = {f"text_bins{end}": Packing.of(batch[f"text_mask{end}"]).bins for end in ("", "_2")}
+    found: list[dict[str, Tensor]] = []
+    for given in (batch, batch | packed):
+        model.zero_grad()
+        computed = losses(model, given)
+        torch.stack(list(computed.values())).sum().backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+        found.append({name: value.detach() for name, value in computed.items()} | gradients)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_padding_of_either_text_changes_no_loss(model: VisionLanguageModel) -> None:
