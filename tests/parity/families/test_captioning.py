@@ -19,6 +19,6 @@ def test_the_decoded_captions_are_the_recorded_ones(name: str, ids: str) -> None
     for scenario, extra in case.recorded["extra"].items():
         computed = family.run(built, case, scenario, torch.float32)
         assert computed is not None
-        texts = [tokenizer.decode(row, skip_special_tokens=True) for row in computed.outputs[ids].tolist()]
+        texts = [str(tokenizer.decode(row, skip_special_tokens=True)) for row in computed.outputs[ids].tolist()]
         prompt = len(" ".join(NAMES[1:])) + 1 if ids == "gen_ids" else 0
         assert [text[prompt:].strip() for text in texts] == [text.strip() for text in extra["f32"]["captions"]]
