@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from dataset.streams.concepts import Concepts
 from dataset.tasks.galleries import GallerySource
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, Probes, RegionPictures, RetrievalEvaluator
+from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, PhraseEvaluator, Probes, RegionPictures, RetrievalEvaluator
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -25,6 +26,11 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     else:
         boxed = [name for name, stream in config.streams.items() if stream.objectives.get("box", 0.0) > 0]
         probes |= {name: RegionPictures(streams[name], inputs, config.seed) for name in boxed}
+    phrases = config.evaluation.phrases
+    if phrases is not None:
+        stream = next(iter(streams.values()))
+        assert isinstance(stream, Concepts), "the config was checked"
+        probes["phrases"] = PhraseEvaluator(stream, inputs, phrases)
     task = make_task(config)
     engine.initialize(task.model)
     evaluator = Probes(probes) if probes else None

@@ -135,7 +135,7 @@ class ImageTextStream(StreamConfig):
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm"))
+        return known_objectives(objectives, ("itc", "itm", "mlm"))
 
 
 class RegionTextStream(StreamConfig):
@@ -160,7 +160,7 @@ class RegionTextStream(StreamConfig):
     @field_validator("objectives")
     @classmethod
     def _known(cls, objectives: dict[str, float]) -> dict[str, float]:
-        return _known_objectives(objectives, ("itc", "itm", "mlm", "box"))
+        return known_objectives(objectives, ("itc", "itm", "mlm", "box"))
 
     @model_validator(mode="after")
     def _room_for_regions(self) -> "RegionTextStream":
@@ -169,7 +169,8 @@ class RegionTextStream(StreamConfig):
         return self
 
 
-def _known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+def known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+    """The objectives of a stream. Raises ValueError: one is unknown or weighs less than nothing."""
     for name, weight in objectives.items():
         if name not in known:
             raise ValueError(f"{name} is not an objective of this stream; it has {', '.join(known)}")

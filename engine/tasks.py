@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
+from dataset.concepts import ConceptStream
 from dataset.config import GroundingData, ImageTextStream, RegionTextStream, RetrievalData, StatementData
 from dataset.streams.base import Stream, TextSide
 from dataset.streams.build import build_stream
@@ -15,11 +16,13 @@ from dataset.tasks.retrieval import RetrievalTrain
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
 from engine.config.classification import ClassificationConfig
+from engine.config.concepts import check_vocabulary
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import GroundingConfig, PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
 from models.tasks.base import Task
 from models.tasks.classification import Classification
+from models.tasks.concepts import ConceptPretraining
 from models.tasks.grounding import Grounding
 from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
@@ -35,6 +38,8 @@ def make_task(config: RunConfig) -> Task:
                 name: StreamObjectives(stream.weight, {key: weight for key, weight in stream.objectives.items() if weight > 0})
                 for name, stream in config.streams.items()
             }
+            if config.model.mvp is not None:
+                return ConceptPretraining(config.model, objectives, config.gradient_mode)
             return Pretraining(config.model, objectives, config.gradient_mode)
         case RetrievalConfig():
             return Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
@@ -64,7 +69,9 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
-    if isinstance(settings, (ImageTextStream, RegionTextStream)):
+    if isinstance(settings, ConceptStream) and isinstance(config, PretrainConfig):
+        check_vocabulary(config, settings)
+    if isinstance(settings, (ImageTextStream, RegionTextStream, ConceptStream)):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)
     if isinstance(settings, RetrievalData):

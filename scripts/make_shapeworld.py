@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 
 from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
+from dataset.shapeworld_phrases import write_phrase_data
 from dataset.shapeworld_statements import write_statements
 
 
@@ -34,6 +35,7 @@ def main() -> int:
         write_shapeworld(options.out, options.seed, options.train, options.validation, options.test, options.size)
         counts = {"train": options.train, "val": options.validation, "test": options.test}
         write_statements(options.out, options.seed, counts, options.size)
+        write_phrase_data(options.out, options.seed, counts, options.size)
 
     return run_script(write)
 

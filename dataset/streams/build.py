@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataset.concept_text import ConceptTexts
+from dataset.concepts import ConceptStream
 from dataset.config import ImageTextStream, RegionTextStream, StorageSettings, TokenizerConfig
+from dataset.phrases import PhraseVocabulary
 from dataset.records import open_source
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
+from dataset.streams.concepts import Concepts
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.region_text import RegionTexts
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 
 def build_stream(
     name: str,
-    config: ImageTextStream | RegionTextStream,
+    config: ImageTextStream | RegionTextStream | ConceptStream,
     tokenizer: PreTrainedTokenizerBase,
     texts: TokenizerConfig,
     image_size: int,
@@ -38,7 +43,12 @@ def build_stream(
         UserError: shards are missing or damaged.
     """
     patterns = [config.shards] if isinstance(config.shards, str) else config.shards
-    source = open_source(patterns, image_key=config.image_key, image_root=config.image_root, storage=Storage(storage))
+    pixels = not (isinstance(config, ConceptStream) and config.regions.source == "features")
+    source = open_source(patterns, image_key=config.image_key, image_root=config.image_root, need_image=pixels, storage=Storage(storage))
+    if isinstance(config, ConceptStream):
+        vocabulary = PhraseVocabulary.load(Path(config.phrases.vocabulary))
+        words = ConceptTexts(tokenizer, vocabulary, texts.max_tokens, config.phrases.reserve, config.tags.max_tokens)
+        return Concepts(name, source, config, words, image_size)
     text = TextSide(tokenizer, texts.max_tokens, config.masking, texts.padding)
     if isinstance(config, RegionTextStream):
         return RegionTexts(name, source, config, text, image_size, patch_size)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
+from dataset.concepts import ConceptStream
 from dataset.config import (
     GroundingData,
     ImageTextStream,
@@ -17,6 +18,7 @@ from dataset.config import (
     TaskData,
     TokenizerConfig,
 )
+from engine.config.concepts import PhraseProbe, concept_problems
 from engine.config.errors import raise_problems
 from models.config import ModelConfig
 
@@ -28,7 +30,7 @@ Whole = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 StreamSettings = StreamConfig | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
-Stream = Annotated[ImageTextStream | RegionTextStream, Field(discriminator="kind")]
+Stream = Annotated[ImageTextStream | RegionTextStream | ConceptStream, Field(discriminator="kind")]
 
 
 class InitializeSettings(Settings):
@@ -273,6 +275,7 @@ class PretrainEvaluation(Settings):
 
     retrieval: RetrievalProbe | None = None
     grounding: GroundingProbe | None = None
+    phrases: PhraseProbe | None = None
 
 
 class RetrievalWeights(Settings):
@@ -341,6 +344,7 @@ class PretrainConfig(RunConfig):
         if self.evaluation.grounding is not None and self.streams and "box" not in self.objective_names():
             text = "evaluation.grounding needs a stream with the box objective. Add one, or set evaluation.grounding to null."
             problems.append(("evaluation.grounding", text))
+        problems.extend(concept_problems(self))
         raise_problems(problems)
         return self
 

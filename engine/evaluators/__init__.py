@@ -6,6 +6,7 @@ from engine.evaluators.grounding import GroundingEvaluator
 from engine.evaluators.labelled import HeldOut
 from engine.evaluators.languages import Languages, retrieval_evaluator
 from engine.evaluators.nlvr import StatementEvaluator
+from engine.evaluators.phrases import PhraseEvaluator
 from engine.evaluators.regions import RegionPictures
 from engine.evaluators.retrieval import RetrievalEvaluator
 
@@ -16,6 +17,7 @@ __all__ = [
     "HeldOut",
     "Inputs",
     "Languages",
+    "PhraseEvaluator",
     "Probes",
     "RegionPictures",
     "RetrievalEvaluator",

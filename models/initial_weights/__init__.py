@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.initial_weights.mvp import mvp_text_weights
 from models.initial_weights.text import text_weights
 from models.initial_weights.tokenizer import tokenizer_weights
 from models.initial_weights.vision import vision_weights
+from models.mvp.pixels import PixelMvp
 from models.vlm import VisionLanguageModel
 
 __all__ = ["load_initial_weights"]
@@ -21,7 +23,7 @@ NOT_IN_EVERY_FILE = ("vision.backbone.mask_token",)
 """Files of BEiT-2 after fine-tuning have lost it; it then starts fresh."""
 
 
-def load_initial_weights(model: VisionLanguageModel, allow_missing: Sequence[str] = ()) -> frozenset[str]:
+def load_initial_weights(model: VisionLanguageModel | PixelMvp, allow_missing: Sequence[str] = ()) -> frozenset[str]:
     """Fill the encoders, and what the paper copies from them, from the places that the configuration names.
 
     Args:
@@ -42,6 +44,8 @@ def load_initial_weights(model: VisionLanguageModel, allow_missing: Sequence[str
         _check_whole(model, "vision.", filled, allow_missing, source)
     if text.weights:
         source = f"model.text.weights {text.weights}"
+        if isinstance(model, PixelMvp):
+            return frozenset(filled | _fill(model, mvp_text_weights(model, text.weights), source))
         head = "text_mlm_head" if hasattr(model, "text_mlm_head") else "mlm_head"  # X-FM's other head, over fused states, starts random
         filled |= _fill(model, text_weights(model.config, text.weights, head), source)
         _check_whole(model, "text.", filled, allow_missing, source)
