@@ -1,7 +1,9 @@
-"""Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
+r"""Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
 
     python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 320
     python scripts/prepare_data.py easy_vqa --out data/easy_vqa
+    python scripts/prepare_data.py phrases --shards 'data/coco_prepared/shards/regions-*.tar' --tokenizer data/coco_prepared/tokenizer \
+        --out data/coco_concepts
 
 Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -19,7 +21,9 @@ from common.scripts import run_script
 from dataset.prepare.coco import CocoRequest, prepare_coco
 from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
 from dataset.prepare.pack import PackOptions
+from dataset.prepare.phrases import prepare_phrases
 from dataset.prepare.progress import Progress
+from scripts.concept_options import add_phrases, phrase_request
 
 RESIZE = (
     "shrink images in shards to this shortest side in pixels, boxes along with them; 320 for training at 224 px and 544 at 384 px, less "
@@ -56,6 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     easy_vqa.add_argument("--out", type=Path, required=True, help="folder to write")
     easy_vqa.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
     easy_vqa.set_defaults(run=run_easy_vqa)
+    add_phrases(data_sets).set_defaults(run=run_phrases)
     options = parser.parse_args(arguments)
     for name in ("resize", "quality", "max_samples", "vocab_size"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
@@ -87,6 +92,11 @@ def run_coco(options: argparse.Namespace) -> None:
 def run_easy_vqa(options: argparse.Namespace) -> None:
     """Prepare easy-VQA and say what came of it."""
     show_counts(prepare_easy_vqa(EasyVqaRequest(options.out, options.root, options.overwrite))["counts"])
+
+
+def run_phrases(options: argparse.Namespace) -> None:
+    """Add phrases and tags to shards and say what came of it."""
+    show_counts(prepare_phrases(phrase_request(options), Progress("phrases"))["counts"])
 
 
 def show_counts(counts: dict[str, int]) -> None:
