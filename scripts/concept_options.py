@@ -22,9 +22,7 @@ def add_phrases(data_sets: argparse._SubParsersAction[argparse.ArgumentParser]) 
     sources = ("keep", "elements", "classifier", "zero_shot", "none")
     parser.add_argument("--tags", choices=sources, default="elements", help="where tags come from (default: %(default)s)")
     parser.add_argument("--tagger", help="for classifier a timm model, for zero_shot the folder of a run with a contrastive objective")
-    parser.add_argument(
-        "--tag_words", type=Path, help="a word a line: what zero_shot chooses among, or the names of a classifier's classes"
-    )
+    parser.add_argument("--tag_words", type=Path, help="a word a line: what zero_shot may choose, or the classes of a classifier")
     parser.add_argument("--top", type=int, default=10, help="tags that a model gives an image (default: %(default)s)")
     parser.add_argument("--max_samples", type=int, default=1000, help="samples a shard (default: %(default)s)")
     parser.add_argument("--max_bad", type=float, default=0.01, help="share of records that may be bad (default: %(default)s)")
