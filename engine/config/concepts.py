@@ -45,6 +45,9 @@ def concept_problems(config: PretrainConfig) -> list[tuple[str, str]]:
         return problems
     if config.evaluation.retrieval is not None or config.evaluation.grounding is not None:
         problems.append(("evaluation", "evaluation: model.mvp is measured by evaluation.phrases alone. Set the others to null."))
+    if model.mvp.vocab_size < model.text.vocab_size:
+        text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
+        problems.append(("model.mvp.vocab_size", text))
     if model.mvp.joint == "cross" and model.mvp.learning.grounding_layer != -1:
         problems.append(
             ("model.mvp", "model.mvp.learning.grounding_layer: only the last layer, -1, is compared where model.mvp.joint is cross.")

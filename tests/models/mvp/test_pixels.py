@@ -148,6 +148,7 @@ def test_the_first_stage_fuses_nothing_and_the_second_starts_from_it(batch: dict
     assert unknown == [] and {name.split(".")[1] for name in lacking} == {"joint_encoder", "pooler", "itm_head", "mlm_head"}
 
 
+@pytest.mark.slow
 def test_four_pairs_are_told_apart_and_matched_after_a_few_steps(batch: dict[str, Tensor]) -> None:
     task = task_for({"itc": 1.0, "itm": 1.0})
     optimizer = torch.optim.AdamW(task.parameters(), lr=2e-3)
