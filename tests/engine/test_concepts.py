@@ -38,6 +38,7 @@ def settings_for(data: Path, steps: int = 2, **objectives: int) -> dict[str, Any
     return settings | {"model": model, "streams": {"concepts": stream}, "evaluation": {"phrases": probe}}
 
 
+@pytest.mark.slow
 def test_two_stages_train_and_phrases_are_measured_and_drawn(data: Path, tmp_path: Path) -> None:
     first = settings_for(data, itm=0, mlm=0, phrase_grounding=0)
     assert run("pretrain", write_config(tmp_path / "1.yaml", first), tmp_path / "first").returncode == 0
@@ -59,7 +60,7 @@ def test_two_stages_train_and_phrases_are_measured_and_drawn(data: Path, tmp_pat
         ({"model": {"mvp": None}}, "kind concepts and model.mvp go together"),
         ({"tokenizer": {"max_tokens": 48}}, "max_positions is 48"),
         ({"model": {"mvp": {"phrases": None}}}, "needs model.mvp.phrases"),
-        ({"model": {"mvp": {"vocab_size": 401}}}, "model.mvp.vocab_size is 401"),
+        ({"model": {"mvp": {"vocab_size": 399}}}, "model.mvp.vocab_size is 399"),
         ({"model": {"mvp": {"joint": "cross", "learning": {"grounding_layer": 0}}}}, "joint is cross"),
     ],
 )
@@ -69,14 +70,19 @@ def test_what_does_not_fit_is_refused(data: Path, tmp_path: Path, change: dict[s
         validate_run(load_config(write_config(tmp_path / "c.yaml", settings)).config)
 
 
+def test_a_vocabulary_of_more_rows_than_the_model_has_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "phrases.json").write_text(json.dumps({"9000": ["bus", "red"]}))
+    settings = merged(settings_for(data), {"streams": {"concepts": {"phrases": {"vocabulary": str(tmp_path / "phrases.json")}}}})
+    with pytest.raises(UserError, match="need 9001 rows"):
+        validate_run(load_config(write_config(tmp_path / "c.yaml", settings)).config)
+
+
 def test_a_recipe_that_fits_is_ready(data: Path, tmp_path: Path) -> None:
     lines = validate_run(load_config(write_config(tmp_path / "c.yaml", settings_for(data))).config)
     assert any("24 records" in line for line in lines)
 
 
 def merged(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        key: merged(settings[key], value) if isinstance(settings.get(key), dict) and isinstance(value, dict) else value
-        for key, value in change.items()
-    }
-    return settings | both
+    """Settings with some changed, however deep."""
+    nested = {key for key, value in change.items() if isinstance(value, dict) and isinstance(settings.get(key), dict)}
+    return settings | {key: merged(settings[key], value) if key in nested else value for key, value in change.items()}
