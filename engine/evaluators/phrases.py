@@ -63,12 +63,12 @@ class PhraseEvaluator:
         return {"random region": random_region([region_hits(item.regions, mention.boxes) for item in items for mention in item.mentions])}
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
-        """The best region of one phrase each of captions spread over the set, beside the true box."""
+        """The best region of each phrase of captions spread over the set, beside a true box."""
         chosen = np.linspace(0, len(self.data) - 1, min(samples, len(self.data)), dtype=int).tolist()
         panels: list[BoxPanel] = []
         for items in self._batches(chosen):
             for item, found in zip(items, self._search(model, items), strict=True):
-                panels += [self._panel(item, row) for row in found[:1]]
+                panels += [self._panel(item, row) for row in found]
         return ReportPanels(boxes=panels)
 
     def _panel(self, item: PhraseItem, found: Found) -> BoxPanel:
