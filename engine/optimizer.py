@@ -12,9 +12,9 @@ from engine.adamw import OfficialAdamW
 from engine.config.schema import OptimizerSettings
 
 NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight", "logit_scale")
-"""Parameters with one of these in their name are not decayed: biases (relative position tables and query/value biases among them) and
-the norms of the encoders; and MVP's logarithm of the inverse temperature. As in the published code, norms inside the MLP heads, LayerScale, class token, temperature and embeddings
-are decayed."""
+"""Parameters with one of these in their name are not decayed: biases (relative position tables and query/value biases among them), the
+norms of the encoders, and MVP's logarithm of the inverse temperature. As in the published code, norms inside the MLP heads, LayerScale,
+class token, temperature and embeddings are decayed."""
 
 
 class Group(TypedDict):
