@@ -30,7 +30,7 @@ def region_hits(regions: ArrayLike, boxes: ArrayLike) -> tuple[NDArray[np.bool_]
     pointed = ((middle >= true[:, :2]) & (middle <= true[:, 2:])).all(axis=-1).any(axis=-1)
     whole = np.concatenate([true, np.concatenate([true[:, :2].min(0), true[:, 2:].max(0)])[None]])
     near = iou(_sizes(found)[:, None], _sizes(whole)[None]).max(axis=-1) >= THRESHOLD
-    return pointed, near
+    return np.asarray(pointed), np.asarray(near)
 
 
 def phrase_metrics(rows: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from common.errors import BadRecord, UserError
 from dataset.boxes import Box, usable_box
 from dataset.concept_text import ConceptText, ConceptTexts
 from dataset.concepts import ConceptStream, RegionSettings
-from dataset.phrases import phrases_of
+from dataset.phrases import Backend, phrases_of
 from dataset.phrases.tagging import words_of
 from dataset.streams.concepts import region_boxes
 from dataset.tasks.files import read_json_list
@@ -79,7 +79,8 @@ class PhraseSet(Dataset[PhraseItem]):
         split: Path | None = None,
     ) -> None:
         self.file, self.image_root, self.texts, self.image_size = file, image_root, texts, image_size
-        self.backend, self.tags = stream.phrases.backend, stream.tags.source
+        self.backend: Backend = stream.phrases.backend
+        self.tags = stream.tags.source
         update = {} if regions is None else {"source": regions}
         self.regions = RegionSettings.model_validate(stream.regions.model_dump() | update)
         self.records = read_entities(file, split) if file.is_dir() else read_json_list(file, ("image", "caption", "phrases"))

@@ -29,7 +29,8 @@ class ConceptPretraining(Task):
         self.streams = dict(streams)
         self.mode: GradientMode = mode
         self.learning = config.mvp.learning
-        self.model = PixelMvp(config, {name for stream in streams.values() for name in stream.objectives})
+        used = {name for stream in streams.values() for name in stream.objectives}
+        self.model = PixelMvp(config, used)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.weights = {
             f"{name}/{objective}": stream.weight * weight
             for name, stream in streams.items()

@@ -18,6 +18,7 @@ from dataset.concepts import ConceptStream
 from dataset.phrases import Phrase, phrases_of
 from dataset.phrases.vocabulary import token_map
 from dataset.region_features import RegionFeatures
+from dataset.streams.base import Sample
 from dataset.streams.concepts import stored_phrases, tags_of
 from fake_records import SENTENCES
 
@@ -31,7 +32,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> ConceptTexts:
 
 def batch_of(texts: ConceptTexts, seed: int, **changes: object) -> dict[str, Tensor]:
     stream = concept_stream(texts, **changes)
-    samples = [stream.sample(index, np.random.default_rng((seed, index))) for index in range(4)]
+    samples: list[Sample] = [stream.sample(index, np.random.default_rng((seed, index))) for index in range(4)]
     return stream.collate([samples[:2], samples[2:]], [np.random.default_rng(g) for g in range(2)])
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -18,7 +19,7 @@ from small_run import MODEL
 
 
 def test_a_classifier_names_its_likeliest_classes(tmp_path: Path) -> None:
-    model = timm.create_model("resnet10t", pretrained=False, num_classes=3)
+    model: Any = timm.create_model("resnet10t", pretrained=False, num_classes=3)
     torch.nn.init.zeros_(model.fc.weight)
     model.fc.bias.data = torch.tensor([0.0, 2.0, 1.0])
     save_file(model.state_dict(), tmp_path / "model.safetensors")

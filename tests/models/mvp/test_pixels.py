@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from concepts import MODEL, concept_stream, concept_texts
+from dataset.streams.base import Sample
 from models.config import ModelConfig
 from models.mvp.learning import MvpLearning
 from models.mvp.pixels import PixelMvp, region_vectors
@@ -34,10 +35,9 @@ def task_for(objectives: dict[str, float], config: ModelConfig = MODEL) -> Conce
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    # no phrase is hidden: one that is would have [MASK]'s row, which teaches nothing of the phrase
     masking = {"words": 0.15, "tags": 0.5, "phrases": 0.3}
     stream = concept_stream(concept_texts(tmp_path_factory.mktemp("tokenizer")), augmentation=NO_NOISE, masking=masking)
-    samples = [stream.sample(index, np.random.default_rng(index)) for index in range(4)]
+    samples: list[Sample] = [stream.sample(index, np.random.default_rng(index)) for index in range(4)]
     return stream.collate([samples], [np.random.default_rng(0)])
 
 
