@@ -97,7 +97,7 @@ def test_missing_key_names_the_file_that_should_have_it(recipe: Path) -> None:
         (["optimizer.vision_lr=1e-5"], "optimizer.vision_lr needs optimizer.text_lr"),
         (["streams.images.objectives={box: 1}"], "box is not an objective of this stream; it has itc, itm, mlm"),
         (["streams.images.objectives.itc=-1"], "must not be negative"),
-        (["streams.images.kind=video"], 'streams.images.kind is "video"; it is one of image_text, region_text.'),
+        (["streams.images.kind=video"], 'streams.images.kind is "video"; it is one of image_text, region_text, concepts.'),
         (["streams={images: {batch_size: 3}, regions: null}", "streams.images.kind=null"], "streams.images.kind"),
         (["streams.images=null", "streams.regions=null"], "streams is empty"),
         (
