@@ -2,10 +2,20 @@
 
 from pathlib import Path
 
+from dataset.streams.concepts import Concepts
 from dataset.tasks.expressions import Expressions
 from dataset.tasks.galleries import GallerySource, by_language
 from engine.config.schema import PretrainConfig
-from engine.evaluators import Evaluator, GroundingEvaluator, Inputs, OrderEvaluator, Probes, RegionPictures, retrieval_evaluator
+from engine.evaluators import (
+    Evaluator,
+    GroundingEvaluator,
+    Inputs,
+    OrderEvaluator,
+    PhraseEvaluator,
+    Probes,
+    RegionPictures,
+    retrieval_evaluator,
+)
 from engine.finish import finish
 from engine.launch import launch
 from engine.tasks import make_task, open_streams
@@ -31,6 +41,11 @@ def main(config: PretrainConfig, output_dir: Path) -> None:
     else:
         boxed = [name for name, stream in config.streams.items() if stream.objectives.get("box", 0.0) > 0]
         probes |= {name: RegionPictures(streams[name], inputs, config.seed) for name in boxed}
+    phrases = config.evaluation.phrases
+    if phrases is not None:
+        stream = next(iter(streams.values()))
+        assert isinstance(stream, Concepts), "the config was checked"
+        probes["phrases"] = PhraseEvaluator(stream, inputs, phrases)
     task = make_task(config)
     engine.initialize(task.model)
     evaluator = Probes(probes) if probes else None

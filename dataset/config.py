@@ -253,6 +253,7 @@ class RegionTextStream(StreamConfig):
 
 
 def known_objectives(objectives: dict[str, float], known: tuple[str, ...]) -> dict[str, float]:
+    """The objectives of a stream. Raises ValueError: one is unknown or weighs less than nothing."""
     for name, weight in objectives.items():
         if name not in known:
             raise ValueError(f"{name} is not an objective of this stream; it has {', '.join(known)}")

@@ -11,10 +11,10 @@ from common.errors import UserError
 from engine.adamw import OfficialAdamW
 from engine.config.schema import OptimizerSettings
 
-NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
-"""Parameters with one of these in their name are not decayed: biases (relative position tables and query/value biases among them) and
-the norms of the encoders. As in the published code, norms inside the MLP heads, LayerScale, class token, temperature and embeddings
-are decayed."""
+NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight", "logit_scale")
+"""Parameters with one of these in their name are not decayed: biases (relative position tables and query/value biases among them), the
+norms of the encoders, and MVP's logarithm of the inverse temperature. As in the published code, norms inside the MLP heads, LayerScale,
+class token, temperature and embeddings are decayed."""
 
 
 class Group(TypedDict):
@@ -46,7 +46,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
-        rate = rates.get(name.split(".", 1)[0]) or settings.lr * (settings.lr_mult if name in new else 1.0)
+        module, part, *_ = [*name.split("."), ""]
+        rate = rates.get(module) or rates.get(f"{module}.{part}") or settings.lr * (settings.lr_mult if name in new else 1.0)
         decay = 0.0 if any(part in name for part in NO_DECAY) else settings.weight_decay
         group = groups.setdefault((rate, decay), Group(params=[], names=[], lr=rate, base_lr=rate, weight_decay=decay))
         group["params"].append(parameter)
@@ -57,7 +58,9 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
 def _module_rates(settings: OptimizerSettings, tied: bool) -> dict[str, float | None]:
     """Rate of each module that has one of its own."""
     cross_lr = settings.cross_lr if settings.cross_lr is not None else settings.text_lr
-    return {"vision": settings.vision_lr, "text": settings.text_lr, "fusion": cross_lr, "mlm_head": settings.text_lr if tied else None}
+    rates = {"vision": settings.vision_lr, "text": settings.text_lr, "fusion": cross_lr, "mlm_head": settings.text_lr if tied else None}
+    one_side = dict.fromkeys(("embeddings", "regions", "text_encoder", "vision_encoder"), settings.text_lr)
+    return rates | {f"mvp.{part}": rate for part, rate in {**one_side, "joint_encoder": cross_lr}.items()}
 
 
 def build_optimizer(groups: list[Group], settings: OptimizerSettings) -> Optimizer:

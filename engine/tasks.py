@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
+from dataset.concepts import ConceptStream
 from dataset.config import RetrievalData, StatementData, TrainingStream
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
@@ -21,6 +22,7 @@ from dataset.tokenizers import load_tokenizer
 from engine.captions import CiderReward
 from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
+from engine.config.concepts import check_vocabulary
 from engine.config.grounding import BoxMethod, GroundingConfig
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
@@ -29,6 +31,7 @@ from engine.config.zero_shot import ZeroShotConfig
 from models.tasks.base import Task
 from models.tasks.captioning import Captioning, SelfCritical, SelfCriticalSettings, WritingSettings
 from models.tasks.classification import Classification
+from models.tasks.concepts import ConceptPretraining
 from models.tasks.grounding import Grounding
 from models.tasks.losses import FUSED, Variants
 from models.tasks.nlvr import Nlvr, TextAssignment
@@ -48,6 +51,8 @@ def make_task(config: RunConfig) -> Task:
                 for name, stream in config.streams.items()
                 if name in config.batches()
             }
+            if config.model.mvp is not None:
+                return ConceptPretraining(config.model, objectives, config.gradient_mode)
             return Pretraining(config.model, objectives, config.gradient_mode)
         case RetrievalConfig():
             return Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
@@ -82,6 +87,8 @@ def open_streams(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[
 def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> Stream:
     """One of them."""
     settings, vision, texts = config.batches()[name], config.model.vision, config.tokenizer
+    if isinstance(settings, ConceptStream) and isinstance(config, PretrainConfig):
+        check_vocabulary(config, settings)
     if isinstance(settings, TrainingStream):
         return build_stream(name, settings, tokenizer, texts, vision.image_size, vision.stride, config.storage, vision.frames)
     text = TextSide(tokenizer, texts.max_tokens, None, texts.padding)

@@ -28,6 +28,8 @@ LABELS: dict[str, MetricLabel] = {
     "itc_r_mean": MetricLabel("mean recall, features only", "%", 1, "Before re-ranking"),
     "accuracy": MetricLabel("accuracy, IoU >= 0.5", "%", 1, "Accuracy"),
     "accuracy_inclusive": MetricLabel("accuracy, official IoU", "%", 1, "Accuracy"),
+    "pointing": MetricLabel("pointing accuracy", "%", 1, "Phrases to regions"),
+    **{f"recall_{k}": MetricLabel(f"R@{k}, IoU >= 0.5", "%", 1, "Phrases to regions") for k in (1, 5, 10)},
     "acc": MetricLabel("accuracy", "%", 1, "Right answers"),
     "acc_top5": MetricLabel("among the best five", "%", 1, "Right answers"),
     "mean_per_class": MetricLabel("accuracy, mean over classes", "%", 1, "Right answers"),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings
+from models.mvp.learning import ConceptEncoders
 
 
 class VisionSettings(Settings):
@@ -282,6 +283,8 @@ class ModelConfig(Settings):
     visual_tokenizer: VisualTokenizerConfig | None = None
     """Masked image modelling predicts the codes of this tokenizer; null: the tokens that the vision encoder gives for the whole image
     (X-FM)."""
+    mvp: ConceptEncoders | None = None
+    """MVP's encoders in the place of the X-VLM family's; streams of kind concepts train them."""
     savings: Savings = Savings()
     initializer_std: float = 0.02
     """Standard deviation of freshly initialised matrices and embeddings of the encoders. BERT's and BEiT's 0.02 suits their width of 768;

@@ -51,7 +51,7 @@ class VisionLanguageModel(nn.Module):
         self.fusion = Fusion(text, config.fusion, vision.width)
         if config.initializer_std != STANDARD_STD:
             encoders = [self.vision, self.text, self.fusion, *([self.frames] if self.frames is not None else [])]
-            _rescale(encoders, config.initializer_std / STANDARD_STD)
+            rescale(encoders, config.initializer_std / STANDARD_STD)
         if "itc" in wanted:
             self.vision_proj = nn.Linear(vision.width, config.projection_dim)
             self.text_proj = nn.Linear(text.width, config.projection_dim)
@@ -200,7 +200,7 @@ def _at(states: Tensor, positions: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _rescale(encoders: list[nn.Module], factor: float) -> None:
+def rescale(encoders: list[nn.Module], factor: float) -> None:
     """Multiply freshly initialised matrices and embeddings; the patch embedding is a convolution and keeps its own scale."""
     for encoder in encoders:
         for module in encoder.modules():

@@ -18,6 +18,7 @@ from dataset.shapeworld import write_shapeworld
 from dataset.shapeworld_clips import write_clips
 from dataset.shapeworld_corpus import write_corpus
 from dataset.shapeworld_languages import write_languages
+from dataset.shapeworld_phrases import write_phrase_data
 from dataset.shapeworld_probes import write_probes
 from dataset.shapeworld_statements import write_statements
 
@@ -51,6 +52,7 @@ def main() -> int:
         write_corpus(options.out, options.seed, options.train, options.size)
         if options.parallel > 0:
             write_languages(options.out, options.seed, counts, options.size, options.parallel)
+        write_phrase_data(options.out, options.seed, counts, options.size)
 
     return run_script(write)
 

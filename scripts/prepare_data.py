@@ -1,10 +1,12 @@
-"""Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
+r"""Prepare a public data set for training: shards of its streams, retrieval lists and a tokenizer.
 
     python scripts/prepare_data.py coco --root data/coco --out data/coco_prepared --resize 320
     python scripts/prepare_data.py easy_vqa --out data/easy_vqa
     python scripts/prepare_data.py video --root videos --out data/videos --resize 256
     python scripts/prepare_data.py parallel --source news.de --target news.en --languages de en --out data/news_de_en
     python scripts/prepare_data.py parallel --tsv WikiMatrix.de-en.tsv.gz --columns 2 3 --score 1 1.04 --out data/wikimatrix/de-en
+    python scripts/prepare_data.py phrases --shards 'data/coco_prepared/shards/regions-*.tar' --tokenizer data/coco_prepared/tokenizer \
+        --out data/coco_concepts
 
 Safe to run twice: the outcome of the same request is left as it is. Exit status: 0 done, 2 wrong input or too many bad records.
 """
@@ -25,8 +27,10 @@ from dataset.prepare.easy_vqa import EasyVqaRequest, prepare_easy_vqa
 from dataset.prepare.msrvtt import MsrvttRequest, prepare_msrvtt
 from dataset.prepare.pack import PackOptions
 from dataset.prepare.parallel import ParallelRequest, prepare_parallel
+from dataset.prepare.phrases import prepare_phrases
 from dataset.prepare.progress import Progress
 from dataset.prepare.video import VideoRequest, prepare_video
+from scripts.concept_options import add_phrases, phrase_request
 
 RESIZE = (
     "shrink images in shards to this shortest side in pixels, boxes along with them; 320 for training at 224 px and 544 at 384 px, less "
@@ -73,6 +77,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     msrvtt.add_argument("--overwrite", action="store_true", help="replace what another request wrote to the output folder")
     msrvtt.set_defaults(run=run_msrvtt)
     add_parallel(data_sets.add_parser("parallel", help="parallel text: two files with a sentence a line, or columns of one"))
+    add_phrases(data_sets).set_defaults(run=run_phrases)
     options = parser.parse_args(arguments)
     for name in ("resize", "quality", "max_samples", "vocab_size", "max_frames"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
@@ -167,6 +172,11 @@ def run_parallel(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     show_counts(prepare_parallel(request, Progress("parallel"))["counts"])
+
+
+def run_phrases(options: argparse.Namespace) -> None:
+    """Add phrases and tags to shards and say what came of it."""
+    show_counts(prepare_phrases(phrase_request(options), Progress("phrases"))["counts"])
 
 
 def show_counts(counts: dict[str, int]) -> None:

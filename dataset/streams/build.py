@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from dataset.concept_text import ConceptTexts
+from dataset.concepts import ConceptStream
 from dataset.config import (
     ImageTextStream,
     PatchMaskingConfig,
@@ -17,9 +20,11 @@ from dataset.config import (
 )
 from dataset.parallel_config import ParallelTextStream
 from dataset.patch_masking import PatchSide
+from dataset.phrases import PhraseVocabulary
 from dataset.records import RecordSource, open_source
 from dataset.storage import Storage
 from dataset.streams.base import Stream, TextSide
+from dataset.streams.concepts import Concepts
 from dataset.streams.image import Images
 from dataset.streams.image_text import ImageTexts
 from dataset.streams.mixture import Mixture
@@ -70,6 +75,10 @@ def build_stream(
                 return ParallelTexts(name, source, config, side)
             case ImageStream():
                 return Images(name, source, config, image_size, hiding(config.patch_masking))
+            case ConceptStream():
+                vocabulary = PhraseVocabulary.load(Path(config.phrases.vocabulary))
+                words = ConceptTexts(tokenizer, vocabulary, texts.max_tokens, config.phrases.reserve, config.tags.max_tokens)
+                return Concepts(name, source, config, words, image_size)
             case RegionTextStream():
                 return RegionTexts(name, source, config, written(config), image_size, patch_size)
             case VideoTextStream():
@@ -96,5 +105,6 @@ def _records(config: TrainingStream, shards: str | list[str], storage: Storage) 
     patterns = [shards] if isinstance(shards, str) else shards
     if not isinstance(config, (StreamConfig, ImageStream)):
         return open_source(patterns, need_image=False, storage=storage)
-    pixels = not isinstance(config, VideoTextStream)  # clips come as files of their own or in the annotation
+    # clips come as files of their own or in the annotation, regions possibly as features
+    pixels = not isinstance(config, VideoTextStream) and not (isinstance(config, ConceptStream) and config.regions.source == "features")
     return open_source(patterns, image_key=config.image_key, image_root=config.image_root, need_image=pixels, storage=storage)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
+from dataset.concepts import ConceptStream
 from dataset.config import (
     ImageTextStream,
     MatchingSettings,
@@ -20,6 +21,7 @@ from dataset.config import (
 )
 from dataset.parallel_config import ParallelTextStream
 from dataset.streams.unpaired_config import ImageStream, TextStream
+from engine.config.concepts import PhraseProbe, concept_problems
 from engine.config.engine_settings import EngineSettings
 from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
@@ -33,7 +35,8 @@ Whole = Annotated[int, Field(ge=0)]
 StreamSettings = TrainingStream | TaskData
 """What says where a stream's samples come from: batch_size, groups and, for regions, max_images among it."""
 Stream = Annotated[
-    ImageTextStream | RegionTextStream | VideoTextStream | TextStream | ImageStream | ParallelTextStream, Field(discriminator="kind")
+    ImageTextStream | RegionTextStream | VideoTextStream | TextStream | ImageStream | ParallelTextStream | ConceptStream,
+    Field(discriminator="kind"),
 ]
 
 
@@ -225,6 +228,7 @@ class PretrainEvaluation(Settings):
     """The same of clips."""
     order: OrderProbe | None = None
     grounding: GroundingProbe | None = None
+    phrases: PhraseProbe | None = None
 
 
 class RetrievalWeights(Settings):
@@ -308,6 +312,7 @@ class PretrainConfig(RunConfig):
         problems += clip_problems(self.streams, probes, self.model.vision.frames)
         clean = {name for name, stream in self.streams.items() if stream.clean is not None}
         problems += matching_problems(self.matching, {name: stream.objectives for name, stream in self.streams.items()}, clean)
+        problems.extend(concept_problems(self))
         raise_problems(problems)
         return self
 

@@ -7,6 +7,7 @@ from engine.evaluators.labelled import HeldOut
 from engine.evaluators.languages import Languages, retrieval_evaluator
 from engine.evaluators.nlvr import StatementEvaluator
 from engine.evaluators.order import OrderEvaluator
+from engine.evaluators.phrases import PhraseEvaluator
 from engine.evaluators.regions import RegionPictures
 from engine.evaluators.retrieval import RetrievalEvaluator
 
@@ -18,6 +19,7 @@ __all__ = [
     "Inputs",
     "Languages",
     "OrderEvaluator",
+    "PhraseEvaluator",
     "Probes",
     "RegionPictures",
     "RetrievalEvaluator",

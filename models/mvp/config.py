@@ -6,7 +6,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from common.settings import Settings
-from models.config import TextConfig
+from models.config import FusionConfig, TextConfig
+from models.mvp.learning import MvpLearning
+
+__all__ = ["LARGEST_SCALE", "MvpConfig", "MvpLearning"]
 
 LARGEST_SCALE = math.log(100.0)
 
@@ -34,6 +37,10 @@ class MvpConfig(Settings):
     """Numbers that describe a region: the detector's feature and x1, y1, x2, y2, width, height relative to the image."""
     region_norm: bool = True
     """Whether embedded regions pass a LayerNorm (official `use_img_layernorm`)."""
+    joint: Literal["single", "cross"] = "single"
+    """How texts and regions meet, see `ConceptEncoders`."""
+    phrases: int | None = None
+    """Phrases that hidden ones are predicted among; None: no such head."""
     qa_answers: int | None = None
     """Answers of the question answering head; None: no such head."""
     vqa_answers: int | None = None
@@ -72,15 +79,7 @@ class MvpConfig(Settings):
             layer_norm_eps=self.layer_norm_eps,
         )
 
-
-class MvpLearning(Settings):
-    """How MVP's objectives choose negatives and compare phrases with regions (section 3.3)."""
-
-    negatives: Literal["hardest", "sampled"] = "hardest"
-    """What a pair is made wrong with: the most similar other row, or one drawn likelier the more similar it is (as in X-VLM)."""
-    grounding: Literal["sample", "hard"] = "sample"
-    """Which wrong image a phrase is compared with: any other one, encoded with its own text; or the wrong pair of the matching loss."""
-    grounding_layer: int = -1
-    """The layer of the joint encoder whose states are compared, from 0; negative counts from the last."""
-    margin: float = Field(default=0.2, ge=0.0)
-    """By how much the right image must win."""
+    @property
+    def cross(self) -> FusionConfig:
+        """The joint encoder's sizes where it is made of cross-attention."""
+        return FusionConfig(layers=self.joint_layers)

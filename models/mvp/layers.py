@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertLayer
 
+from models.fusion import Fusion, FusionPass
 from models.mvp.config import MvpConfig
 from models.text.bert import bert_config
 
@@ -49,6 +50,33 @@ class BertStack(nn.Module):
             states = layer(states, keys)
             outputs.append(states)
         return outputs
+
+
+class SingleStream(BertStack):
+    """Texts and regions as one sequence, in which both are updated."""
+
+    def fuse(self, text: Tensor, text_mask: Tensor, regions: Tensor, region_mask: Tensor) -> list[Tensor]:
+        """See `Mvp.fuse`."""
+        return self(torch.cat([text, regions], dim=1), torch.cat([text_mask, region_mask], dim=1))
+
+
+class CrossStream(nn.Module):
+    """Texts that attend to regions, which stay as they are (X-VLM, arXiv 2111.08276, section 3.1)."""
+
+    def __init__(self, config: MvpConfig) -> None:
+        super().__init__()
+        self.fusion = Fusion(config.layer, config.cross, config.width)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Its transformer blocks."""
+        return self.fusion.layers
+
+    def fuse(self, text: Tensor, text_mask: Tensor, regions: Tensor, region_mask: Tensor) -> list[Tensor]:
+        """As `Mvp.fuse`, but with the last layer alone."""
+        context = self.fusion.context(regions, None, region_mask)
+        fused = self.fusion([FusionPass(text, text_mask, view=None)], context)[0]
+        return [torch.cat([fused, regions], dim=1)]
 
 
 def initialize(module: nn.Module) -> None:

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from models.heads import MaskedLMHead
 from models.mvp.config import LARGEST_SCALE, MvpConfig
-from models.mvp.layers import BertStack, RegionEmbedding, initialize
+from models.mvp.layers import BertStack, CrossStream, RegionEmbedding, SingleStream, initialize
 from models.text.embeddings import TokenEmbedding
 
-MvpHead = Literal["itc", "itm", "mlm", "concepts", "qa", "vqa"]
+MvpHead = Literal["itc", "itm", "mlm", "concepts", "phrases", "qa", "vqa"]
 MVP_HEADS: tuple[MvpHead, ...] = ("itc", "itm", "mlm", "concepts", "qa")
-"""Those of pre-training."""
+"""Those of pre-training as published."""
 
 
 class Mvp(nn.Module):
@@ -35,7 +35,7 @@ class Mvp(nn.Module):
         self.regions = RegionEmbedding(config)
         self.text_encoder = BertStack(config, config.text_layers)
         self.vision_encoder = BertStack(config, config.vision_layers)
-        self.joint_encoder = BertStack(config, config.joint_layers)
+        self.joint_encoder = CrossStream(config) if config.joint == "cross" else SingleStream(config, config.joint_layers)
         if "itc" in wanted:
             self.text_proj = nn.Linear(width, width, bias=False)
             self.vision_proj = nn.Linear(width, width, bias=False)
@@ -56,6 +56,10 @@ class Mvp(nn.Module):
             self.mlm_head = MaskedLMHead(width, config.words, config.layer_norm_eps, tied=config.tied_mlm)
         if "concepts" in wanted:
             self.concept_head = MaskedLMHead(width, config.words, config.layer_norm_eps, tied=config.tied_mlm)
+        if "phrases" in wanted:
+            if config.phrases is None:
+                raise ValueError("The head for hidden phrases needs phrases, the number of them.")
+            self.phrase_head = MaskedLMHead(width, config.phrases, config.layer_norm_eps, tied=False)
         self.apply(initialize)
         if "itc" in wanted:
             for projection in (self.text_proj, self.vision_proj):
@@ -109,8 +113,8 @@ class Mvp(nn.Module):
         return states[:, : tags.shape[1]], states[:, tags.shape[1] :]
 
     def fuse(self, text: Tensor, text_mask: Tensor, regions: Tensor, region_mask: Tensor) -> list[Tensor]:
-        """Text states [R, L, H] and region states [R, V, H] in one stream: states [R, L+V, H] after each layer of the joint encoder."""
-        return self.joint_encoder(torch.cat([text, regions], dim=1), torch.cat([text_mask, region_mask], dim=1))
+        """Text states [R, L, H] and region states [R, V, H] meet: states [R, L+V, H] after each layer of the joint encoder."""
+        return self.joint_encoder.fuse(text, text_mask, regions, region_mask)
 
     def text_features(self, states: Tensor) -> Tensor:
         """Contrastive features [R, H] of text states [R, L, H], of length 1."""
@@ -143,6 +147,11 @@ class Mvp(nn.Module):
     def concept_logits(self, tags: Tensor, positions: Tensor) -> Tensor:
         """Word logits [R, M, W] at `positions` [R, M] of tag states [R, T, H]."""
         return self._word_logits(self.concept_head, tags, positions)
+
+    def phrase_logits(self, text: Tensor, positions: Tensor) -> Tensor:
+        """Logits [R, M, P] of all P phrases at `positions` [R, M] of text states [R, L, H], of which no joint encoder has told anything."""
+        chosen = text.gather(1, positions[:, :, None].expand(-1, -1, text.shape[2]))
+        return self.phrase_head(chosen, self.embeddings.words.weight)
 
     def _word_logits(self, head: MaskedLMHead, states: Tensor, positions: Tensor) -> Tensor:
         chosen = states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))

@@ -7,6 +7,8 @@ Keys of a batch (R pairs, L text positions, T tag positions, V regions, F number
     text_ids, text_mask, phrase_mask    int64, bool, bool [R, L]: `[CLS] words phrases [SEP]`, some hidden; what is no padding; phrases
     text_types                          int64 [R, L], optional: token types, 0 without it
     masked_positions, mlm_labels        int64 [R, M]: hidden words; labels of padding are IGNORED
+    masked_phrase_positions,            int64 [R, M]: hidden phrases, for phrases
+    phrase_labels
     tag_ids, tag_mask                   int64, bool [R, T]: `[CLS] tags [SEP]`, some of them hidden
     tag_types                           int64 [R, T], optional: token types, 1 without it
     masked_tag_positions, tag_labels    int64 [R, M]: hidden tags
@@ -37,6 +39,7 @@ from models.tasks.base import Batch
 
 Scores = dict[str, Tensor]
 MVP_OBJECTIVES = ("concepts", "itc", "mlm", "itm", "phrase_grounding", "qa")
+"""Those of the published code. Beside them there is `phrases`: hidden phrases are predicted by the text encoder."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def mvp_losses(model: Mvp, batch: Batch, objectives: Collection[str], learning: 
     Args:
         model: encoders and heads; `itm` and hard `phrase_grounding` need the contrastive head.
         batch: see above.
-        objectives: names out of MVP_OBJECTIVES.
+        objectives: names out of MVP_OBJECTIVES, and phrases.
         learning: choice of negatives, margin.
         mode: see `GradientMode`.
 
@@ -113,6 +116,8 @@ def mvp_scores(
     scores: Scores = {}
     if "concepts" in objectives:
         scores["concepts"] = mlm_loss(model.concept_logits(states.tags, batch["masked_tag_positions"]), batch["tag_labels"], mode)
+    if "phrases" in objectives:
+        scores["phrases"] = mlm_loss(model.phrase_logits(states.text, batch["masked_phrase_positions"]), batch["phrase_labels"], mode)
     if "itc" in objectives:
         assert states.image_features is not None and states.text_features is not None
         scores["itc"] = itc_loss(states.image_features, states.text_features, model.temperature, batch["sample_ids"], mode)
@@ -187,16 +192,16 @@ def _phrase_grounding(batch: Batch, states: MvpStates, learning: MvpLearning, mo
     right, wrong_draws = (None, None) if draws is None else draws.unbind(dim=2)
     length = phrase_mask.shape[1]
     phrases, regions = states.positive[layer][:, :length], states.positive[layer][:, length:]
-    positive = grounding_scores(phrases, phrase_mask, regions, region_mask, right)
+    positive = grounding_scores(phrases, phrase_mask, regions, region_mask, right, learning.candidates)
     valid = phrase_mask.any(dim=1)
     if learning.grounding == "sample":
         same = inseparable(batch["sample_ids"], batch["group"])
         other, has_other = hard_negatives(torch.zeros_like(same, dtype=torch.float32), same, batch["other_draws"])  # all alike
-        negative = grounding_scores(phrases, phrase_mask, regions[other], region_mask[other], wrong_draws)
+        negative = grounding_scores(phrases, phrase_mask, regions[other], region_mask[other], wrong_draws, learning.candidates)
         return phrase_grounding_loss(positive, negative, valid & has_other, learning.margin, mode)
     assert states.wrong is not None and states.negative is not None
     wrong_phrases, wrong_mask = states.negative[layer][:, :length], phrase_mask[states.wrong.text]
     wrong_regions, wrong_region_mask = states.negative[layer][:, length:], region_mask[states.wrong.image]
-    negative = grounding_scores(wrong_phrases, wrong_mask, wrong_regions, wrong_region_mask, wrong_draws)
+    negative = grounding_scores(wrong_phrases, wrong_mask, wrong_regions, wrong_region_mask, wrong_draws, learning.candidates)
     valid = valid & wrong_mask.any(dim=1) & states.wrong.valid
     return phrase_grounding_loss(positive, negative, valid, learning.margin, mode)

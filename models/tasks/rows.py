@@ -45,6 +45,8 @@ _COUNTS: dict[str, dict[str, Callable[[Batch], Tensor]]] = {
     "mlm": {"mlm": _labels("mlm_labels")},
     "text_mlm": {"text_mlm": _labels("mlm_labels")},
     "tlm": {"tlm": _labels("pair_mlm_labels")},
+    "concepts": {"concepts": _labels("tag_labels")},
+    "phrases": {"phrases": _labels("phrase_labels")},
     "box": {"box_l1": _boxes, "box_giou": _boxes},
     "mim": {"mim": lambda batch: batch["patch_hidden"].sum()},
 }

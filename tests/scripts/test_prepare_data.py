@@ -321,3 +321,19 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, prepare_a
     assert not (tmp_path / "out" / "meta.json").exists()
     status, said = prepare_any("parallel", "--source", tmp_path / "long", "--out", tmp_path / "out")
     assert status == 2 and "give --source and --target" in said
+
+
+def test_phrases_and_tags_are_added_to_shards(tmp_path: Path, prepare, prepare_any) -> None:
+    prepare("--root", write_coco(tmp_path / "coco"), "--out", tmp_path / "prepared", "--max_bad", "1.0")
+    shards, tokenizer = f"{tmp_path}/prepared/shards/regions-*.tar", tmp_path / "prepared" / "tokenizer"
+    arguments = ("phrases", "--shards", shards, "--tokenizer", tokenizer, "--out", tmp_path / "concepts", "--min_count", "2")
+    status, said = prepare_any(*arguments)
+    assert status == 0 and "vocabulary phrases" in said
+    source = ShardSource([f"{tmp_path}/concepts/shards/concepts-*.tar"])
+    names = {element["caption"] for element in source[0].annotation["elems"]}
+    assert set(source[0].annotation["tags"]) == names
+    assert [["photo", "of", "number"], [1, 2, 4]] in source[0].annotation["phrases"][0]
+    assert ["photo", "of", "number"] in json.loads((tmp_path / "concepts" / "phrases.json").read_text()).values()
+    assert prepare_any(*arguments)[0] == 0  # the same again is left as it is
+    assert prepare_any(*arguments[:-1], "99", "--out", tmp_path / "none")[0] == 2  # no phrase is that frequent
+    assert "needs --tagger" in prepare_any(*arguments, "--tags", "classifier")[1]
