@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.attention import recording
 from models.config import ModelConfig
 from models.decoder import Decoder, decoder_sources
 from models.generation import Reader
@@ -84,11 +85,11 @@ class CaptioningModel(VisionLanguageModel):
     @torch.no_grad()
     def attention_maps(self, images: Tensor, ids: Tensor) -> Tensor:
         """Where the tokens of texts without padding [B, L] look: cross-attention of the last layer [B, h, L, P]."""
-        if self.decoder is not None:
-            return self.decoder.attention_maps(ids, self.decoder.memory(images, None))
         mask, places = visible(torch.zeros_like(ids, dtype=torch.bool)), torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        view = torch.arange(len(ids), device=ids.device)
-        return self.fusion.attention_maps(self.text(ids, mask, places), mask, self.context(images), view, layer=-1)
+        last = (self.fusion if self.decoder is None else self.decoder).blocks()[-1]
+        with recording(last.cross_attention) as recorded:
+            self.read(images, ids, mask, places)
+        return recorded[0]
 
 
 def visible(inserted: Tensor) -> Tensor:

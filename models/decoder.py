@@ -152,18 +152,6 @@ class Decoder(nn.Module):
             places = self.pad_token_id + (1 + places if tokens is None else tokens.cumsum(dim=1) * tokens)
         return self.embeddings(ids, torch.zeros(1, 1, dtype=torch.int64, device=ids.device), places.to(torch.int64))
 
-    @torch.no_grad()
-    def attention_maps(self, ids: Tensor, memory: Memory) -> Tensor:
-        """Cross-attention probabilities [M, h, L, J] of the last layer, of texts [M, L] without padding, for looking at."""
-        seen = left_to_right(ids.shape[1], ids.shape[1], ids.device)
-        states = self.embed(ids, None, None)
-        *most, last = self.blocks()
-        for index, layer in enumerate(most):
-            states, _, _ = layer(states, seen, memory.of_layer(index), None)
-        own = last.self_attention
-        states = last.self_attention_norm(states + own.output(own.mix(own.query(states), *own.project(states), seen)))
-        return last.cross_attention.probabilities(states, memory.keys[-1], memory.mask)
-
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [.., V] of states [.., H]: what comes next."""
         return self.head(states, self.embeddings.words.weight)

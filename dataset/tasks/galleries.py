@@ -71,8 +71,8 @@ def gallery_sources(data: RetrievalData, split: Literal["validation", "test"]) -
             coco_root,
             data.max_words,
             data.punctuation,
-            data.expected_of(split, language),
             data.decoder,
+            data.expected_of(split, language),
         )
         for language, file in files.items()
     }

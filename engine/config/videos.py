@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from common.settings import Settings
-from dataset.config import MatchingSettings, Positive, StreamConfig, VideoTextStream
+from dataset.config import MatchingSettings, Positive, TrainingStream, VideoTextStream
 
 
 class OrderProbe(Settings):
@@ -16,7 +16,7 @@ class OrderProbe(Settings):
     batch_size: Positive = 64
 
 
-def clip_problems(streams: Mapping[str, StreamConfig], probes: Mapping[str, object], frames: int | None) -> list[tuple[str, str]]:
+def clip_problems(streams: Mapping[str, TrainingStream], probes: Mapping[str, object], frames: int | None) -> list[tuple[str, str]]:
     """What is wrong with streams and probes (None: not asked for) of clips, as (key, message)."""
     clips = [f"streams.{name}" for name, stream in streams.items() if isinstance(stream, VideoTextStream)]
     clips += [f"evaluation.{name}" for name, probe in probes.items() if probe is not None]

@@ -71,7 +71,7 @@ def test_records_stay_as_they_are_over_epochs(texts: ConceptTexts) -> None:
         for index in range(4):
             sample = stream.sample(index, np.random.default_rng((epoch, index)))
             stream.collate([[sample]], [np.random.default_rng(0)])
-            assert sample.text.ids == texts.text(sample.rows[0].text, phrases_of(SENTENCES[index])).ids
+            assert sample.text.ids == texts.text(str(sample.rows[0].text), phrases_of(SENTENCES[index])).ids
     assert json.dumps([stream.source[index].annotation for index in range(4)]) == before
 
 

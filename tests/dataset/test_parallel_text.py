@@ -60,7 +60,7 @@ def test_a_batch_has_both_texts_and_hidden_tokens_of_the_first(tokenizer: PreTra
 def test_source_and_target_change_places_as_often_as_configured(tokenizer: PreTrainedTokenizerBase) -> None:
     for swap, expected in ((0.0, {"one"}), (1.0, {"two"}), (0.5, {"one", "two"})):
         pairs = stream(tokenizer, swap=swap)
-        assert {pairs.sample(0, np.random.default_rng(seed)).rows[0].text.split()[0] for seed in range(20)} == expected
+        assert {pairs.sample(0, np.random.default_rng(seed)).rows[0].text[:3] for seed in range(20)} == expected
 
 
 def test_translation_language_modelling_gets_both_texts_in_one_row(tokenizer: PreTrainedTokenizerBase) -> None:
