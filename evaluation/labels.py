@@ -17,6 +17,7 @@ class MetricLabel:
 
 
 VQA_KINDS = ("yes_no", "number", "other")
+CLIP_KINDS = ("path", "turn", "color", "succession")
 LABELS: dict[str, MetricLabel] = {
     **{f"tr_r{k}": MetricLabel(f"TR R@{k}", "%", 1, "Image to text") for k in (1, 5, 10)},
     "tr_mean": MetricLabel("TR mean", "%", 1, "Recall means"),
@@ -31,6 +32,8 @@ LABELS: dict[str, MetricLabel] = {
     "pointing": MetricLabel("pointing accuracy", "%", 1, "Phrases to regions"),
     **{f"recall_{k}": MetricLabel(f"R@{k}, IoU >= 0.5", "%", 1, "Phrases to regions") for k in (1, 5, 10)},
     "acc": MetricLabel("accuracy", "%", 1, "Right answers"),
+    "itc_acc": MetricLabel("accuracy, features only", "%", 1, "Right answers"),
+    **{f"{kind}_acc": MetricLabel(f"accuracy, {kind}", "%", 1, "Right answers") for kind in CLIP_KINDS},
     "acc_top5": MetricLabel("among the best five", "%", 1, "Right answers"),
     "mean_per_class": MetricLabel("accuracy, mean over classes", "%", 1, "Right answers"),
     "f1": MetricLabel("F1", "%", 1, "Right answers"),

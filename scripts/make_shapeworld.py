@@ -22,6 +22,9 @@ from dataset.shapeworld_phrases import write_phrase_data
 from dataset.shapeworld_probes import write_probes
 from dataset.shapeworld_statements import write_statements
 
+PARTS = ("probes", "corpus", "phrases")
+"""Labelled objects and sentences; texts and pictures that do not belong together (X-FM); phrases and tags (MVP)."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -33,6 +36,14 @@ def main() -> int:
     parser.add_argument("--validation", type=int, default=200, help="validation scenes (default: %(default)s)")
     parser.add_argument("--test", type=int, default=500, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        default=[],
+        choices=PARTS,
+        metavar="PART",
+        help=f"further parts that some recipes read, as their headers say: {', '.join(PARTS)} (default: none)",
+    )
     parser.add_argument("--clips", type=int, default=0, help="training clips; 0: no clips at all (default: %(default)s)")
     parser.add_argument(
         "--parallel",
@@ -48,11 +59,14 @@ def main() -> int:
         write_statements(options.out, options.seed, counts, options.size)
         if options.clips:
             write_clips(options.out, options.seed, options.clips, options.validation, options.test, options.size)
-        write_probes(options.out, options.seed, counts, options.size)
-        write_corpus(options.out, options.seed, options.train, options.size)
         if options.parallel > 0:
             write_languages(options.out, options.seed, counts, options.size, options.parallel)
-        write_phrase_data(options.out, options.seed, counts, options.size)
+        if "probes" in options.also:
+            write_probes(options.out, options.seed, counts, options.size)
+        if "corpus" in options.also:
+            write_corpus(options.out, options.seed, options.train, options.size)
+        if "phrases" in options.also:
+            write_phrase_data(options.out, options.seed, counts, options.size)
 
     return run_script(write)
 

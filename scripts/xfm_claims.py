@@ -1,6 +1,6 @@
 """X-FM's two claims in miniature: what stop_gradient and vl_guided_mim give to language, vision, and both (arXiv 2301.05065, section 4.4).
 
-    python scripts/make_shapeworld.py --out data/shapeworld --seed 1
+    python scripts/make_shapeworld.py --out data/shapeworld --seed 1 --also probes corpus
     python scripts/xfm_claims.py --data data/shapeworld --out runs/xfm_claims
 
 Pre-trains configs/quickstart/xfm.yaml with each technique on and off, on three seeds, and measures every model by five fine-tunings: two
@@ -109,7 +109,8 @@ def main() -> int:
 def run_all(options: Options, seeds: Sequence[int], jobs: int) -> None:
     """Every setting on every seed, one seed after the other, so that what is finished can be compared."""
     if not (options.data / "meta.json").is_file():
-        raise UserError(f"{options.data}: no data set there. Write it: python scripts/make_shapeworld.py --out {options.data} --seed 1")
+        how = f"python scripts/make_shapeworld.py --out {options.data} --seed 1 --also probes corpus"
+        raise UserError(f"{options.data}: no data set there. Write it: {how}")
     cells = [(setting, seed) for seed in seeds for setting in SETTINGS]
     with ThreadPoolExecutor(jobs) as pool:
         running = [pool.submit(run_cell, options, setting, seed) for setting, seed in cells]

@@ -26,7 +26,7 @@ from models.fusion import FusionPass
 from models.tasks.ranking import precise
 from models.vlm import VisionLanguageModel
 
-BY_MATCHING, BY_FEATURES = "accuracy", "itc_accuracy"
+BY_MATCHING, BY_FEATURES = "acc", "itc_acc"
 
 
 class OrderEvaluator:
