@@ -26,6 +26,8 @@ REQUIRED = [
 
 EXTRAS = {
     "video": ["av>=14"],
+    "video-decoders": ["torchcodec>=0.12", "decord>=0.6"],  # others that dataset/video_reader.py can take
+    "phrases": ["spacy>=3.7"],
     "caption-metrics": ["pycocoevalcap>=1.2", "pycocotools>=2.0.8"],
     "deepspeed": ["deepspeed>=0.18"],
     "wandb": ["wandb>=0.19"],
@@ -56,5 +58,5 @@ setup(
     extras_require=EXTRAS,
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={"": ["*.j2"]},
-    py_modules=["run", "Pretrain", "Retrieval", "Grounding"],
+    py_modules=["run", "Pretrain", "Retrieval", "VQA", "NLVR", "Grounding", "Captioning", "Classification", "ZeroShot"],
 )
