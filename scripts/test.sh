@@ -26,7 +26,9 @@ failed=()
 "$VENV_PYTHON" -m ruff check || failed+=(ruff)
 "$VENV_PYTHON" -m ruff format --check --quiet || failed+=("ruff format")
 "$VENV_PYTHON" -m pyright --pythonpath "$VENV_PYTHON" || failed+=(pyright)
-"$VENV_PYTHON" -m pytest -n auto --maxprocesses 4 --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"} || failed+=(pytest)
+# one more than there are cores, since many tests of launched runs wait
+workers="$("$VENV_PYTHON" -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')"
+"$VENV_PYTHON" -m pytest -n "$workers" --dist worksteal ${pytest_args[@]+"${pytest_args[@]}"} || failed+=(pytest)
 
 # When all is well the last line is pytest's own.
 if ((${#failed[@]})); then
