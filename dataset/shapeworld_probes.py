@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from common.files import replace_file
+from dataset.prepare.output import is_written
 from dataset.shapeworld import encode_png
 from dataset.shapeworld_refer import EVERYTHING, Description, describe
 from dataset.shapeworld_sample import make_scene
@@ -57,7 +58,7 @@ def write_probes(out: Path, seed: int, counts: dict[str, int], size: int) -> Non
         counts: scenes of train, val and test; probes have as many records, of training a third and half.
     """
     wanted = {"seed": seed, "scenes": counts, "size": size, "probe": _probe(seed, size)}
-    if _is_complete(out, wanted):
+    if is_written(out / META, wanted, lambda: _hash(out)):
         return
     written = _write_images(out, seed, counts, size)
     for folder, records in (("CoLA", _acceptability(seed, counts, size)), ("STS-B", _similarity(seed, counts, size))):
@@ -203,11 +204,3 @@ def _hash(out: Path) -> str:
     for path in [*tables, out / "ovad.json", *sorted((out / "probe_images").rglob("*.png"))]:
         digest.update(path.relative_to(out).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def _is_complete(out: Path, wanted: dict[str, Any]) -> bool:
-    try:
-        meta = json.loads((out / META).read_text(encoding="utf-8"))
-        return all(meta.get(key) == value for key, value in wanted.items()) and meta.get("sha256") == _hash(out)
-    except (OSError, ValueError, AttributeError):
-        return False

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from common.files import replace_file
+from dataset.prepare.output import is_written
 from dataset.shapeworld_refer import (
     COLOR_BIT,
     RELATIONS,
@@ -69,7 +70,7 @@ def write_statements(out: Path, seed: int, counts: dict[str, int], size: int) ->
         counts: scenes of each split, as the folder has them. There are as many sentences about two pictures, twice each.
     """
     wanted = {"seed": seed, "scenes": counts, "probe": _probe(seed, size)}
-    if _is_complete(out, wanted):
+    if is_written(out / META, wanted, lambda: _hash(out, counts)):
         return
     written: dict[str, int] = {}
     for split, count in counts.items():
@@ -234,14 +235,6 @@ def _hash(out: Path, counts: dict[str, int]) -> str:
         for name in (f"nlvr_{split}.json", f"entailment_{split}.jsonl"):
             digest.update((out / name).read_bytes())
     return digest.hexdigest()
-
-
-def _is_complete(out: Path, wanted: dict[str, Any]) -> bool:
-    try:
-        meta = json.loads((out / META).read_text(encoding="utf-8"))
-        return all(meta.get(key) == value for key, value in wanted.items()) and meta.get("sha256") == _hash(out, wanted["scenes"])
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _total(written: dict[str, int], start: str) -> int:

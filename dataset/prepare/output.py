@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,6 +96,15 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_written(file: Path, wanted: dict[str, Any], sha256: Callable[[], str]) -> bool:
+    """Whether a file like meta.json says that what is wanted was written, and the hash of what is there is the one it names."""
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        return all(meta.get(key) == value for key, value in wanted.items()) and meta.get("sha256") == sha256()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _manifest(folder: Path, entries: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from common.errors import BadRecord
 from common.labels import IGNORED
 from dataset.boxes import Box
-from dataset.config import MaskingConfig, Padding
+from dataset.config import MaskingConfig, Padding, TaskData, TrainingStream
 from dataset.masking import MaskVocabulary, mask_tokens
 from dataset.packing import text_bins
 from dataset.text import EmptyCaption, Text
@@ -26,6 +26,8 @@ from dataset.tokenizers import pad_rows, pad_texts, token_lists
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from dataset.records import RecordSource
 
 ROWS_PER_RECORD = 1 << 16
 """Sample ids are record number * this + the number of the text within the record."""
@@ -95,6 +97,25 @@ class Stream(Protocol):
             rngs: one generator for each group, for choices among its rows.
         """
         ...
+
+
+class RecordStream:
+    """What streams of records share: where the records are, and how many rows of them a step takes.
+
+    Args:
+        name: of the stream in the recipe.
+        source: the records.
+        config: its settings.
+    """
+
+    def __init__(self, name: str, source: RecordSource, config: TrainingStream | TaskData) -> None:
+        self.name = name
+        self.source = source
+        self.images_per_batch = self.rows_per_batch = config.batch_size
+        self.groups = config.groups
+
+    def __len__(self) -> int:
+        return len(self.source)
 
 
 class TextSide:

@@ -19,7 +19,7 @@ from dataset.phrases import Phrase, phrases_of
 from dataset.phrases.tagging import words_of
 from dataset.records import Record, RecordSource
 from dataset.region_features import RegionFeatures
-from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, image_tensor, naming
+from dataset.streams.base import ROWS_PER_RECORD, RecordStream, Sample, TextRow, image_tensor, naming
 from dataset.streams.image_text import record_image
 from dataset.text import caption_texts, names_a_side, pre_caption
 from dataset.transforms import augment_with_box
@@ -38,7 +38,7 @@ class ConceptSample(Sample):
     """Boxes float32 [V, 4] as shares of the image: left, top, right, bottom; or features [V, F]."""
 
 
-class Concepts:
+class Concepts(RecordStream):
     """The `concepts` stream.
 
     Args:
@@ -50,17 +50,11 @@ class Concepts:
     """
 
     def __init__(self, name: str, source: RecordSource, config: ConceptStream, texts: ConceptTexts, image_size: int) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.texts = texts
         self.image_size = image_size
         self.features = None if config.regions.features is None else RegionFeatures(Path(config.regions.features))
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> ConceptSample:
         """One caption of the record, drawn at random, with what belongs to it. Raises BadRecord."""

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from dataset.patch_masking import PatchSide
 from dataset.records import RecordSource
-from dataset.streams.base import Sample, image_tensor, naming
+from dataset.streams.base import RecordStream, Sample, image_tensor, naming
 from dataset.streams.image_text import record_image
 from dataset.streams.unpaired_config import ImageStream
 from dataset.transforms import augment_image
 
 
-class Images:
+class Images(RecordStream):
     """The `image` stream.
 
     Args:
@@ -25,16 +25,10 @@ class Images:
     """
 
     def __init__(self, name: str, source: RecordSource, config: ImageStream, image_size: int, patches: PatchSide) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.image_size = image_size
         self.patches = patches
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The record's image; a sample has no rows."""

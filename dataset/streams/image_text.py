@@ -9,12 +9,12 @@ from common.errors import BadRecord
 from dataset.config import Decoding, ImageTextStream
 from dataset.patch_masking import PatchSide
 from dataset.records import Record, RecordSource
-from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.streams.base import ROWS_PER_RECORD, RecordStream, Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.text import Captions, caption_texts, names_a_side, pick_caption, pick_two_captions, pre_caption
 from dataset.transforms import Picture, augment_image, open_picture
 
 
-class ImageTexts:
+class ImageTexts(RecordStream):
     """The `image_text` stream.
 
     Args:
@@ -35,18 +35,12 @@ class ImageTexts:
         image_size: int,
         patches: PatchSide | None = None,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.text = text
         self.image_size = image_size
         self.patches = patches
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
         self.paired = config.objectives.get("ttc", 0.0) > 0
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         record = self.source[index]

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from dataset.parallel_config import ParallelTextStream
 from dataset.records import RecordSource
-from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, Sample, TextRow, TextSide, naming, single_rows
+from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, RecordStream, Sample, TextRow, TextSide, naming, single_rows
 from dataset.text import caption_texts, pick_caption, pre_caption
 
 
-class ParallelTexts:
+class ParallelTexts(RecordStream):
     """The `parallel_text` stream.
 
     Args:
@@ -22,16 +22,10 @@ class ParallelTexts:
     """
 
     def __init__(self, name: str, source: RecordSource, config: ParallelTextStream, text: TextSide) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.text = text
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
         self.joins = config.objectives.get("tlm", 0.0) > 0
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Both texts of the record, in an order drawn anew each time. Raises BadRecord."""

@@ -16,7 +16,7 @@ from common.errors import BadRecord
 from dataset.boxes import Box, Placement, patch_mask, target_box, usable_box
 from dataset.config import RegionTextStream
 from dataset.records import Record, RecordSource
-from dataset.streams.base import ROWS_PER_RECORD, PlacedRow, Sample, TextRow, TextSide, image_tensor, naming
+from dataset.streams.base import ROWS_PER_RECORD, PlacedRow, RecordStream, Sample, TextRow, TextSide, image_tensor, naming
 from dataset.streams.image_text import record_image
 from dataset.text import Captions, EmptyCaption, caption_texts, names_a_side, pick_caption, pre_caption, spoken
 from dataset.transforms import augment_with_box
@@ -25,7 +25,7 @@ WHOLE_IMAGE = (0.5, 0.5, 1.0, 1.0)
 """Target box of a text about the whole image: cx, cy, w, h."""
 
 
-class RegionTexts:
+class RegionTexts(RecordStream):
     """The `region_text` stream.
 
     Args:
@@ -37,18 +37,12 @@ class RegionTexts:
     """
 
     def __init__(self, name: str, source: RecordSource, config: RegionTextStream, text: TextSide, image_size: int, patch_size: int) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.text = text
         self.image_size = image_size
         self.patch_size = patch_size
         self.images_per_batch = config.max_images
-        self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The record's image, cropped around one of its boxes, with the texts of the boxes that stay visible.

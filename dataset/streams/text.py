@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.errors import BadRecord
 from dataset.records import RecordSource
-from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, PlacedRow, Sample, TextRow, TextSide, naming
+from dataset.streams.base import NO_IMAGE, ROWS_PER_RECORD, PlacedRow, RecordStream, Sample, TextRow, TextSide, naming
 from dataset.streams.unpaired_config import TextStream
 from dataset.text import pick_caption
 
@@ -15,7 +15,7 @@ SPECIAL = 2
 """Tokens of a row that no word takes: the first and the last."""
 
 
-class Texts:
+class Texts(RecordStream):
     """The `text` stream.
 
     Args:
@@ -26,15 +26,9 @@ class Texts:
     """
 
     def __init__(self, name: str, source: RecordSource, config: TextStream, text: TextSide) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.text = text
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The document, or as many words in a row of a longer one as may fill a row, begun at a random word."""

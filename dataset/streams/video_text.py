@@ -11,12 +11,12 @@ from common.errors import BadRecord
 from dataset.clips import ClipReader, augment_clip, choose_part
 from dataset.config import VideoTextStream
 from dataset.records import Record, RecordSource
-from dataset.streams.base import ROWS_PER_RECORD, Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.streams.base import ROWS_PER_RECORD, RecordStream, Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.text import caption_texts, names_a_side, pick_caption, pre_caption
 from dataset.transforms import Picture
 
 
-class VideoTexts:
+class VideoTexts(RecordStream):
     """The `video_text` stream. Batches are those of `image_text` with clips [B, F, 3, S, S] in the place of images.
 
     Args:
@@ -29,17 +29,11 @@ class VideoTexts:
     """
 
     def __init__(self, name: str, source: RecordSource, config: VideoTextStream, text: TextSide, image_size: int, frames: int) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, config)
         self.config = config
         self.text = text
         self.image_size = image_size
         self.reader = ClipReader(frames, config.max_pixels, config.decoder, config.augmentation.decode)
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         record = self.source[index]

@@ -12,7 +12,7 @@ from common.errors import BadRecord
 from dataset.config import RetrievalData
 from dataset.jsonlines import JsonLinesSource
 from dataset.storage import Storage
-from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.streams.base import RecordStream, Sample, TextRow, TextSide, image_tensor, naming, single_rows
 from dataset.streams.image_text import record_image
 from dataset.tasks.files import warn_of_count
 from dataset.tasks.galleries import WIT_KEYS, first_keys, wit_caption
@@ -23,7 +23,7 @@ from dataset.transforms import augment_image
 URL, IMAGE, CAPTION = WIT_KEYS
 
 
-class WitTrain:
+class WitTrain(RecordStream):
     """A stream of images with a caption each; sample_ids tell images apart by their URL, so that captions of one are no negatives.
 
     Args:
@@ -38,14 +38,9 @@ class WitTrain:
     """
 
     def __init__(self, config: RetrievalData, text: TextSide, image_size: int, name: str = "pairs", storage: Storage | None = None) -> None:
-        self.name, self.config, self.text, self.image_size = name, config, text, image_size
-        self.images_per_batch = self.rows_per_batch = config.batch_size
-        self.groups = config.groups
-        self.source = JsonLinesSource(config.train, IMAGE, storage=storage)
-        warn_of_count(str(config.train), "captions", len(self.source), config.expected_of("train"))
-
-    def __len__(self) -> int:
-        return len(self.source)
+        super().__init__(name, JsonLinesSource(config.train, IMAGE, storage=storage), config)
+        self.config, self.text, self.image_size = config, text, image_size
+        warn_of_count(str(config.train), "captions", len(self), config.expected_of("train"))
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         record = self.source[index]
