@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -87,14 +88,21 @@ class Probes:
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Pictures of all."""
         found = [evaluator.panels(model, samples) for evaluator in self.evaluators.values()]
-        return ReportPanels(
-            [panel for panels in found for panel in panels.boxes],
-            [panel for panels in found for panel in panels.retrieval],
-            [panel for panels in found for panel in panels.attention],
-            [panel for panels in found for panel in panels.answers],
-            [panel for panels in found for panel in panels.labels],
-            [panel for panels in found for panel in panels.captions],
-        )
+        kinds = [field.name for field in fields(ReportPanels)]
+        return ReportPanels(**{kind: [panel for panels in found for panel in getattr(panels, kind)] for kind in kinds})
+
+
+def spread(places: Sequence[int] | np.ndarray, count: int) -> list[int]:
+    """At most so many of the places, evenly spread from the first to the last."""
+    return np.asarray(places, dtype=int)[np.linspace(0, len(places) - 1, min(count, len(places)), dtype=int)].tolist()
+
+
+def right_and_wrong(right: np.ndarray, samples: int) -> tuple[list[int], list[int]]:
+    """Places to show of a mask [R], where it is True and where it is False: half and half, each spread over all of its kind; where one
+    kind runs out, more of the other."""
+    found, missed = np.flatnonzero(right), np.flatnonzero(~right)
+    few = min(len(missed), max(samples // 2, samples - len(found)))
+    return spread(found, samples - few), spread(missed, few)
 
 
 def share_of(count: int) -> range:

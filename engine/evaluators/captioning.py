@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
@@ -13,7 +12,7 @@ from dataset.tasks.captioning_files import read_described
 from dataset.tasks.retrieval import ImageFiles
 from engine.captions import beam_settings, describer_of, texts_of
 from engine.config.captioning import CaptioningConfig
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, share_of, spread
 from evaluation.captioning import caption_metrics, official_metrics, words_of, write_captions
 from evaluation.cider import CiderD
 from evaluation.report import AttentionPanel, CaptionPanel, ReportPanels
@@ -85,7 +84,7 @@ class CaptionEvaluator:
         """Images spread over the set, and where the words of some captions look."""
         assert isinstance(model, CaptioningModel), "the model of this task"
         assert len(self.captions) == len(self.described), "evaluation, which needs all ranks, comes first"
-        chosen = np.linspace(0, len(self.described) - 1, min(samples, len(self.described)), dtype=int).tolist()
+        chosen = spread(range(len(self.described)), samples)
         maps = [self._attention(model, number) for number in chosen[:SHOWN_MAPS]]
         return ReportPanels(captions=[self._panel(number) for number in chosen], attention=maps)
 

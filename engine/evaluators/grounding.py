@@ -13,7 +13,7 @@ from dataset.tasks.grounding import GroundingBatch, GroundingSet, collate_ground
 from dataset.text import Punctuation
 from engine.config.grounding import BoxMethod, Method
 from engine.config.schema import GroundingEvaluation
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, right_and_wrong, share_of, spread
 from engine.evaluators.grounding_methods import Found, answers_of, true_mask
 from evaluation.grounding import CENTRE_BOX, grounding_baselines, grounding_metrics, iou, largest_candidate, place_box
 from evaluation.heat import box_mask, mask_iou
@@ -86,10 +86,9 @@ class GroundingEvaluator:
     def _shown(self, samples: int) -> list[int]:
         """Half right, half wrong, each spread over the set; where one kind runs out, more of the other."""
         if self.overlaps is None:
-            return _spread(np.arange(len(self.data)), samples)
-        right, wrong = np.flatnonzero(self.overlaps >= 0.5), np.flatnonzero(self.overlaps < 0.5)
-        few = min(len(wrong), max(samples // 2, samples - len(right)))
-        return [*_spread(right, samples - few), *_spread(wrong, few)]
+            return spread(range(len(self.data)), samples)
+        right, wrong = right_and_wrong(self.overlaps >= 0.5, samples)
+        return [*right, *wrong]
 
     def _splits(self) -> dict[str, Sequence[int]]:
         """Rows of all records under "", and of each split under its name with a slash, where there are several."""
@@ -155,12 +154,6 @@ def _box_against_mask(box: np.ndarray, record: dict[str, Any]) -> float:
 def _boxes_and_sizes(records: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     boxes = np.array([record["bbox"] for record in records], dtype=np.float64)
     return boxes, np.array([(record["width"], record["height"]) for record in records], dtype=np.float64)
-
-
-def _spread(numbers: np.ndarray, count: int) -> list[int]:
-    """Some of them, evenly spread."""
-    count = min(count, len(numbers))
-    return numbers[np.linspace(0, len(numbers) - 1, count, dtype=int)].tolist() if count else []
 
 
 def _words(tokens: list[str], maps: np.ndarray, special: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -16,7 +15,7 @@ from common.distributed import is_main
 from dataset.config import LabelledData
 from dataset.streams.base import Stream
 from dataset.tasks.labelled import LabelledSet, LabelledTrain, Read, collate_labelled
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, right_and_wrong, share_of
 from evaluation.classification import majority
 from evaluation.report import LabelPanel, ReportPanels
 from evaluation.scores import score
@@ -77,9 +76,8 @@ class LabelledEvaluator:
         data, best, names = self.sets[0], self.judged.max(dim=1), self.label_names()
         if not names or not data.answered:
             return ReportPanels()
-        right = best.indices == torch.tensor(data.labels)
-        wrong = _spread(~right, max(samples // 2, samples - int(right.sum())))
-        chosen = sorted([*wrong, *_spread(right, samples - len(wrong))])
+        right, wrong = right_and_wrong((best.indices == torch.tensor(data.labels)).numpy(), samples)
+        chosen = sorted([*right, *wrong])
         found: list[LabelPanel] = []
         for item, predicted, chance in ((data[index], int(best.indices[index]), float(best.values[index])) for index in chosen):
             text = item["text"] or ""
@@ -120,12 +118,6 @@ class LabelledEvaluator:
     def _write(self, folder: Path, data: LabelledSet, chances: Tensor) -> None:
         """Write a test set's predictions."""
         raise NotImplementedError
-
-
-def _spread(which: Tensor, count: int) -> list[int]:
-    """At most so many of the places of a mask [R] where it is True, spread over all of them."""
-    places = which.nonzero()[:, 0]
-    return places[np.linspace(0, len(places) - 1, min(count, len(places)), dtype=int)].tolist()
 
 
 def train_labels(stream: Stream) -> list[int | float]:

@@ -14,7 +14,7 @@ from dataset.streams.base import image_tensor
 from dataset.streams.concepts import Concepts
 from dataset.tasks.phrases import Mention, PhraseItem, PhraseSet
 from engine.config.concepts import PhraseProbe
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, share_of, spread
 from evaluation.grounding import iou
 from evaluation.phrases import phrase_metrics, random_region, region_hits
 from evaluation.report import BoxPanel, ReportPanels
@@ -64,7 +64,7 @@ class PhraseEvaluator:
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """The best region of each phrase of captions spread over the set, beside a true box."""
-        chosen = np.linspace(0, len(self.data) - 1, min(samples, len(self.data)), dtype=int).tolist()
+        chosen = spread(range(len(self.data)), samples)
         panels: list[BoxPanel] = []
         for items in self._batches(chosen):
             for item, found in zip(items, self._search(model, items), strict=True):

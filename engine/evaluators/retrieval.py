@@ -16,7 +16,7 @@ from common.distributed import rank, world_size
 from dataset.tasks.galleries import GallerySource
 from dataset.tasks.retrieval import RetrievalGallery, batches_by_length
 from engine.config.schema import RetrievalEvaluation
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, share_of, spread
 from evaluation.report import RankedImage, ReportPanels, RetrievalPanel
 from evaluation.retrieval import candidate_ranks, chance_recall, ranks, recalls
 from models.candidates import PackedTexts, to_device
@@ -94,8 +94,7 @@ class RetrievalEvaluator:
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """The best images for some texts, evenly spread over the gallery."""
         assert self.retrieved is not None, "evaluation, which needs all ranks, comes first"
-        texts = len(self.gallery.texts)
-        chosen = np.linspace(0, texts - 1, min(samples, texts), dtype=int)
+        chosen = spread(range(len(self.gallery.texts)), samples)
         return ReportPanels(retrieval=[self._panel(text, *(part[text] for part in self.retrieved)) for text in chosen])
 
     def _panel(self, text: int, candidates: Tensor, scores: Tensor) -> RetrievalPanel:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import DataLoader, Subset
 
 from common.errors import UserError
 from dataset.tasks.vqa import VqaBatch, VqaSet, answer_tokens, collate_vqa
 from dataset.tasks.vqa_files import Question, read_answers
 from engine.config.vqa import VqaConfig, VqaEvaluation
-from engine.evaluators.base import Inputs, share_of
+from engine.evaluators.base import Inputs, share_of, spread
 from evaluation.report import AnswerPanel, ReportPanels
 from evaluation.vqa import commonest, vqa_accuracy, vqa_metrics, write_submission
 from models.answering import AnsweringModel
@@ -61,7 +60,7 @@ class VqaEvaluator:
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
         """Questions spread over the set."""
         assert len(self.predicted) == len(self.data), "evaluation, which needs all ranks, comes first"
-        chosen = np.linspace(0, len(self.data) - 1, min(samples, len(self.data)), dtype=int).tolist()
+        chosen = spread(range(len(self.data)), samples)
         return ReportPanels(answers=[self._panel(index) for index in chosen])
 
     def write(self, path: Path) -> None:
