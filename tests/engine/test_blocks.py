@@ -1,13 +1,14 @@
-"""Blocks that are computed again give the same gradients; what blocks cannot be."""
+"""Blocks that are computed again or compiled give the same gradients; what blocks cannot be."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from common.errors import UserError
-from engine.blocks import recompute_blocks
+from engine.blocks import compile_blocks, recompute_blocks
 from engine.config.loader import load_config
 from small_run import pretrain_settings, write_config
 from task_batches import ALL, pair_batch, pretraining
@@ -38,3 +39,22 @@ def test_graphs_are_refused_where_weights_move(strategy: str, tmp_path: Path) ->
     config = write_config(tmp_path / "config.yaml", pretrain_settings(tmp_path, 1))
     with pytest.raises(UserError, match=r"engine\.compile = graphs needs weights that stay in place"):
         load_config(config, [f"engine.strategy={strategy}", "engine.compile=graphs"], "pretrain")
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and differentiated as in a run; only the code generator, which takes minutes on a CPU, is left out."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda block, **settings: compile_module(block, backend=counter, **settings))
+    batch = {"regions": pair_batch(6, regions=True)}
+    found: list[list[Tensor]] = []
+    for compiled in (False, True):
+        task = pretraining({"regions": {**ALL, "box": 1.0}}).train()
+        if compiled:
+            compile_blocks(task.model.vision.blocks(), [*task.model.text.blocks(), *task.model.fusion.blocks()])
+        losses = task(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        found.append([*losses.values(), *(parameter.grad for parameter in task.parameters() if parameter.grad is not None)])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+    assert counter.frame_count >= 3  # a block of each encoder

@@ -91,13 +91,6 @@ def test_fsdp_computes_keys_within_its_layers_where_no_context_is_shared(alone: 
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_losses(alone: Path, tmp_path: Path) -> None:
-    done = run("pretrain", alone.parent / "config.yaml", tmp_path / "run", "--set", "engine.compile=true")
-    assert done.returncode == 0, done.stderr
-    compare(tmp_path / "run", alone)
-
-
-@pytest.mark.slow
 def test_finetuning_under_zero_reports_the_weights_that_did_best(small_data: Path, tmp_path: Path) -> None:
     settings = task_settings("retrieval", small_data, 2)
     settings["engine"] |= {"evaluate_every": 1, "strategy": "deepspeed"}
