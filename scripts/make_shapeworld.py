@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script finds t
 
 from common.scripts import run_script
 from dataset.shapeworld import write_shapeworld
+from dataset.shapeworld_captions import write_captions
 from dataset.shapeworld_clips import write_clips
 from dataset.shapeworld_corpus import write_corpus
 from dataset.shapeworld_languages import write_languages
@@ -22,8 +23,9 @@ from dataset.shapeworld_phrases import write_phrase_data
 from dataset.shapeworld_probes import write_probes
 from dataset.shapeworld_statements import write_statements
 
-PARTS = ("probes", "corpus", "phrases")
-"""Labelled objects and sentences; texts and pictures that do not belong together (X-FM); phrases and tags (MVP)."""
+PARTS = ("captions", "probes", "corpus", "phrases")
+"""Captions from left to right (captioning); labelled objects and sentences; texts and pictures that do not belong together (X-FM); phrases
+and tags (MVP)."""
 
 
 def main() -> int:
@@ -61,6 +63,8 @@ def main() -> int:
             write_clips(options.out, options.seed, options.clips, options.validation, options.test, options.size)
         if options.parallel > 0:
             write_languages(options.out, options.seed, counts, options.size, options.parallel)
+        if "captions" in options.also:
+            write_captions(options.out, options.seed, counts, options.size)
         if "probes" in options.also:
             write_probes(options.out, options.seed, counts, options.size)
         if "corpus" in options.also:

@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 from engine.cli import main
 from engine.launch.stopping import TOGETHER
-from processes import wait_until
-from tests.support.launching import fake_task, start_launcher
+from forked import Forked
+from processes import PATIENCE, wait_until
+from tests.support.launching import fake_task, launch, start_launcher
 
 PROCESSES = [[], ["--nproc", "2"]]
 
@@ -23,41 +25,37 @@ PROCESSES = [[], ["--nproc", "2"]]
 @pytest.mark.parametrize("nproc", PROCESSES)
 def test_task_runs_with_the_overridden_config_in_every_process(tmp_path: Path, nproc: list[str]) -> None:
     tasks, command = fake_task(tmp_path)
-    assert main([*command, "--set", "seed=7", *nproc], tasks) == 0
+    assert launch(tasks, [*command, "--set", "seed=7", *nproc])[0] == 0
     count = int(nproc[1]) if nproc else 1
     assert [(tmp_path / "out" / f"rank-{rank}").read_text() for rank in range(count)] == [f"7 {count}"] * count
 
 
-@pytest.mark.parametrize("nproc", PROCESSES)
-def test_exit_code_of_the_task_is_the_launchers(tmp_path: Path, nproc: list[str]) -> None:
+def test_exit_code_of_the_task_is_the_launchers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess_handler, "Popen", Forked)
     tasks, command = fake_task(tmp_path, "sys.exit(7)")
-    if nproc:
-        before = dict(os.environ)
-        assert main([*command, *nproc], tasks) == 7
-        assert {name for name in os.environ.keys() - before.keys() if name.startswith("MULTIGRAIN")} == set()
-    else:
-        with pytest.raises(SystemExit) as left:
-            main(command, tasks)
-        assert left.value.code == 7
+    with pytest.raises(SystemExit) as left:
+        main(command, tasks)
+    assert left.value.code == 7
+    before = dict(os.environ)
+    assert main([*command, "--nproc", "2"], tasks) == 7
+    assert {name for name in os.environ.keys() - before.keys() if name.startswith("MULTIGRAIN")} == set()
 
 
 @pytest.mark.parametrize("nproc", PROCESSES)
-def test_bad_input_found_by_the_task_is_one_line_and_exit_2(tmp_path: Path, capfd: pytest.CaptureFixture[str], nproc: list[str]) -> None:
+def test_bad_input_found_by_the_task_is_one_line_and_exit_2(tmp_path: Path, nproc: list[str]) -> None:
     tasks, command = fake_task(tmp_path, "raise UserError('data/x.tar: is truncated. Copy it again.')")
-    assert main([*command, *nproc], tasks) == 2
-    assert capfd.readouterr().err == "data/x.tar: is truncated. Copy it again.\n"
+    assert launch(tasks, [*command, *nproc]) == (2, "", "data/x.tar: is truncated. Copy it again.\n")
 
 
-def test_bad_input_that_one_process_finds_is_told_and_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_that_one_process_finds_is_told_and_ends_the_others(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path, "if rank == '0': signal.pause()\n    raise UserError('rank 1 has no data.')")
-    assert main([*command, "--nproc", "2"], tasks) == 2
-    assert capfd.readouterr().err == "rank 1 has no data.\n"
+    assert launch(tasks, [*command, "--nproc", "2"]) == (2, "", "rank 1 has no data.\n")
 
 
-def test_killed_process_gives_128_and_the_signal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_killed_process_gives_128_and_the_signal(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path, "os.kill(os.getpid(), signal.SIGKILL) if rank == '1' else signal.pause()")
-    assert main([*command, "--nproc", "2"], tasks) == 128 + signal.SIGKILL
-    said = capfd.readouterr().err
+    code, _, said = launch(tasks, [*command, "--nproc", "2"])
+    assert code == 128 + signal.SIGKILL
     assert "failed first: killed by signal 9 (SIGKILL), as the kernel does when memory runs out (exit code 137; full log: " in said
     assert said.startswith("rank 1 on ")
     assert said.count("\n") == 1
@@ -158,18 +156,17 @@ def test_launcher_asked_to_stop_lets_every_process_save_and_asks_for_requeue(tmp
     launcher = start_launcher(tasks, [*command, "--nproc", "2", "--max-restarts", "2"])
     wait_until(lambda: ready(tmp_path))
     launcher.send_signal(number)
-    _, said = launcher.communicate(timeout=60)
+    _, said = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 75, said
     assert [(tmp_path / "out" / f"heard-{rank}").read_text() for rank in (0, 1)] == [str(int(number))] * 2
     assert said.splitlines()[1:] == ["Stopped at step 5."]
     assert attempts(tmp_path) == ["attempt-1"]
 
 
-def test_stop_that_one_process_decides_asks_for_requeue_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_stop_that_one_process_decides_asks_for_requeue_too(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path, "raise Requeue('Stopped at step 5.')")
-    assert main([*command, "--nproc", "2", "--max-restarts", "2"], tasks) == 75
-    assert main(command, tasks) == 75
-    assert capfd.readouterr().err == "Stopped at step 5.\n" * 2
+    assert launch(tasks, [*command, "--nproc", "2", "--max-restarts", "2"]) == (75, "", "Stopped at step 5.\n")
+    assert launch(tasks, command) == (75, "", "Stopped at step 5.\n")
 
 
 def test_second_sigterm_ends_processes_that_do_not_answer(tmp_path: Path) -> None:
@@ -177,14 +174,13 @@ def test_second_sigterm_ends_processes_that_do_not_answer(tmp_path: Path) -> Non
     launcher = start_launcher(tasks, [*command, "--nproc", "2", "--max-restarts", "2"])
     wait_until(lambda: ready(tmp_path))
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.stderr is not None
-    assert "SIGTERM once more" in launcher.stderr.readline()
+    wait_until(lambda: "SIGTERM once more" in launcher.err.read_text())
     assert len(alive(tmp_path)) == 2
     launcher.send_signal(signal.SIGTERM)  # together with the first: SLURM sends two
     time.sleep(TOGETHER + 0.5)
     assert len(alive(tmp_path)) == 2
     launcher.send_signal(signal.SIGTERM)
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 128 + signal.SIGTERM
     assert alive(tmp_path) == []
 
@@ -194,7 +190,7 @@ def test_processes_that_do_not_answer_in_time_are_ended(tmp_path: Path) -> None:
     launcher = start_launcher(tasks, [*command, "--nproc", "2", "--grace", "0.3"])
     wait_until(lambda: ready(tmp_path))
     launcher.send_signal(signal.SIGUSR1)
-    _, said = launcher.communicate(timeout=60)
+    _, said = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 128 + signal.SIGTERM
     assert "0.3 s are over" in said
     assert alive(tmp_path) == []
@@ -205,7 +201,7 @@ def test_processes_of_a_killed_launcher_end(tmp_path: Path) -> None:
     launcher = start_launcher(tasks, [*command, "--nproc", "2"])
     wait_until(lambda: ready(tmp_path))
     launcher.kill()
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
     wait_until(lambda: alive(tmp_path) == [])
 
 
@@ -217,10 +213,10 @@ FAILS = """print(f"output of rank {rank}", flush=True)
     raise ValueError("no such colour")"""
 
 
-def test_first_failing_rank_is_named_and_every_rank_has_its_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_first_failing_rank_is_named_and_every_rank_has_its_files(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path, FAILS)
-    assert main([*command, "--nproc", "2"], tasks) == 1
-    out, err = capfd.readouterr()
+    code, out, err = launch(tasks, [*command, "--nproc", "2"])
+    assert code == 1
     [start] = (tmp_path / "out/logs").iterdir()
     files = start / "attempt-1"
     assert out == "output of rank 0\n"
@@ -243,28 +239,27 @@ def test_rank_0_keeps_the_terminal(tmp_path: Path) -> None:
     """For its progress bar."""
     tasks, command = fake_task(tmp_path, "(Path(output_dir) / f'tty-{rank}').write_text(str(sys.stderr.isatty()))")
     ours, its = pty.openpty()
-    launcher = start_launcher(tasks, [*command, "--nproc", "2"], stderr=its)
-    assert launcher.wait(60) == 0
+    launcher = start_launcher(tasks, [*command, "--nproc", "2"], err=Path(os.ttyname(its)))
+    assert launcher.wait(PATIENCE) == 0
     os.close(its)
     os.close(ours)
     assert [(tmp_path / f"out/tty-{rank}").read_text() for rank in (0, 1)] == ["True", "False"]
 
 
-def test_failed_attempt_is_one_line_and_the_next_one_starts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_attempt_is_one_line_and_the_next_one_starts(tmp_path: Path) -> None:
     body = "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and rank == '1': os._exit(9)"
     tasks, command = fake_task(tmp_path, body)
-    assert main([*command, "--nproc", "2", "--max-restarts", "2"], tasks) == 0
-    said = capfd.readouterr().err
+    code, _, said = launch(tasks, [*command, "--nproc", "2", "--max-restarts", "2"])
+    assert code == 0
     assert said.count("\n") == 1
     assert "rank 1 on " in said
     assert said.endswith("Attempt 1 of 3: starting again from the latest checkpoint.\n")
     assert attempts(tmp_path) == ["attempt-1", "attempt-2"]
 
 
-def test_bad_input_is_not_tried_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_not_tried_again(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path, "raise UserError('data/x.tar: is truncated.')")
-    assert main([*command, "--max-restarts", "3"], tasks) == 2
-    assert capfd.readouterr().err == "data/x.tar: is truncated.\n"
+    assert launch(tasks, [*command, "--max-restarts", "3"]) == (2, "", "data/x.tar: is truncated.\n")
     assert attempts(tmp_path) == ["attempt-1"]
 
 
@@ -272,7 +267,7 @@ def test_logs_of_old_starts_are_removed(tmp_path: Path) -> None:
     tasks, command = fake_task(tmp_path)
     for day in range(10, 22):
         (tmp_path / f"out/logs/202001{day}-000000/attempt-1").mkdir(parents=True)
-    assert main([*command, "--nproc", "2"], tasks) == 0
+    assert launch(tasks, [*command, "--nproc", "2"])[0] == 0
     kept = sorted(folder.name for folder in (tmp_path / "out/logs").iterdir())
     assert len(kept) == 10
     assert kept[0] == "20200113-000000"
@@ -302,15 +297,15 @@ def test_launcher_that_waits_for_nodes_stops_when_asked_to(tmp_path: Path, place
     launcher = start_launcher(tasks, [*command, "--nnodes", "2", "--rdzv", place])
     wait_until(lambda: answers(place))
     launcher.send_signal(signal.SIGUSR1)
-    _, said = launcher.communicate(timeout=60)
+    _, said = launcher.communicate(timeout=PATIENCE)
     assert (launcher.returncode, said) == (75, "")
 
 
 @pytest.mark.slow
 def test_every_node_names_the_rank_that_failed_first(tmp_path: Path, place: str) -> None:
     tasks, command = fake_task(tmp_path, FAILS)
-    nodes = [start_launcher(tasks, [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place]) for _ in range(2)]
-    said = [node.communicate(timeout=60)[1].splitlines()[-1] for node in nodes]
+    nodes = [start_launcher(tasks, [*command, "--nnodes", "2", "--nproc", "1", "--rdzv", place], name) for name in ("a", "b")]
+    said = [node.communicate(timeout=PATIENCE)[1].splitlines()[-1] for node in nodes]
     assert [node.returncode for node in nodes] == [1, 1], said
     assert said[0] == said[1]
     assert " failed first: ValueError: no such colour" in said[0]
@@ -327,5 +322,5 @@ def test_node_with_another_command_is_refused(tmp_path: Path, capfd: pytest.Capt
     assert "--set seed=2`, the first one `pretrain" in said
     assert said.count("\n") == 1
     launcher.terminate()
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=PATIENCE)
     assert not list((tmp_path / "out").glob("rank-*"))

@@ -2,13 +2,12 @@
 
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from small_run import ROOT, command, curve, pretrain_settings, run, write_config
+from processes import logged, started, wait_until
+from small_run import command, curve, pretrain_settings, run, write_config
 
 STEPS = 9
 
@@ -27,14 +26,10 @@ def undisturbed(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 def test_killed_run_resumes_to_the_same_losses_bit_for_bit(undisturbed: tuple[Path, Path], tmp_path: Path, killed_after: int) -> None:
     config, whole = undisturbed
     output = tmp_path / "run"
-    process = subprocess.Popen(command("pretrain", config, output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if (output / "metrics.jsonl").is_file() and f'"step": {killed_after},' in (output / "metrics.jsonl").read_text():
-            break
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    with started(command("pretrain", config, output), tmp_path / "log") as process:
+        wait_until(logged(output, killed_after), log=tmp_path / "log")
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     again = run("pretrain", config, output)
     assert again.returncode == 0, again.stderr
     assert curve(output) == curve(whole)

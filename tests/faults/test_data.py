@@ -1,7 +1,6 @@
 """Played faults of data: training goes on and counts what it left out, or stops and says why."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import faulty_files
 from dataset.config import StorageSettings
 from dataset.shards import ShardSource, ShardWriter
 from dataset.storage import Storage
-from small_run import ROOT, curve, pretrain_settings, write_config
+from small_run import ROOT, command, curve, pretrain_settings, write_config
 from warm_start import run_warm
 
 SCRIPT = ROOT / "tests/support/faulty_run.py"
@@ -39,13 +38,9 @@ def shards(small_data: Path, tmp_path: Path) -> Path:
 
 def play(settings: dict[str, Any], output: Path, scene: str = "", ranks: int = 1) -> subprocess.CompletedProcess[str]:
     """Train to the end, whatever that is."""
-    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     config = write_config(output.with_suffix(".yaml"), settings)
-    words = [str(SCRIPT), "--config", str(config), "--output_dir", str(output)]
-    if ranks == 1:
-        return run_warm([sys.executable, *words], SCENE=scene)
-    command, environment = [sys.executable, *several, "--local-addr", "localhost", *words], os.environ | {"SCENE": scene}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    words = ["launch", *command("pretrain", config, output, "--nproc", str(ranks))[2:]]
+    return run_warm([sys.executable, str(SCRIPT), *words], SCENE=scene)
 
 
 def settings_for(small_data: Path, shards: str, share: float = 0.6) -> dict[str, Any]:
@@ -86,7 +81,8 @@ def test_beyond_the_threshold_all_ranks_stop_with_the_shard_and_the_share(small_
     lost = shards / "images-000000.tar"
     done = play(settings_for(small_data, str(shards / "images-*.tar"), share=0.01), tmp_path / "run", f"remove 0 {lost}", ranks=2)
     assert done.returncode != 0
-    messages = re.findall(r"\d+ of \d+ records read so far are unusable.*", done.stderr)  # the launcher repeats those of all ranks
+    logs = "".join(file.read_text() for file in (tmp_path / "run/logs").glob("*/attempt-1/rank-*.*"))
+    messages = re.findall(r"\d+ of \d+ records read so far are unusable[^\"\n]*", logs)
     assert len(messages) > 1
     assert len(set(messages)) == 1
     assert f"lost shard), more than engine.max_bad_share = 0.01 allows; for example images | lost shard | {lost}" in messages[0]

@@ -23,13 +23,13 @@ def test_a_stopped_rank_is_named_with_its_last_step_and_the_run_ends(small_data:
     config = write_config(tmp_path / "config.yaml", pretrain_settings(small_data, FOREVER))
     output, log = tmp_path / "run", tmp_path / "log"
     with started(command("pretrain", config, output, "--nproc", "2", *LIMITS), log) as run:
-        wait_until(logged(output, 3), 120, log)
+        wait_until(logged(output, 3), log=log)
         (pid,) = processes(log, RANK="1")
         os.kill(pid, signal.SIGSTOP)
         # 8 s, and half a minute in which the launcher waits for the stopped process to heed SIGTERM
-        wait_until(lambda: run.poll() is not None, 90, log)
+        wait_until(lambda: run.poll() is not None, log=log)
         assert run.returncode in (EXIT_STALLED, 128 + signal.SIGKILL)  # of the rank that gave up, or of the one that had to be killed
-        wait_until(lambda: not processes(log), 30, log)
+        wait_until(lambda: not processes(log), log=log)
     text = log.read_text()
     assert "WARNING no progress: rank 0 on" in text
     named = re.search(rf"rank 1 on \S+ \(pid {pid}\) has given no sign of life for \d+ s: last finished step (\d+)", text)
@@ -59,11 +59,11 @@ def test_a_loader_that_gets_no_answer_is_called_a_stalled_loader(small_data: Pat
     config = write_config(tmp_path / "config.yaml", settings)
     output, log = tmp_path / "run", tmp_path / "log"
     with started(command("retrieval", config, output, "--nproc", "2", *LIMITS), log) as run:
-        wait_until(logged(output, 3), 120, log)
+        wait_until(logged(output, 3), log=log)
         block(next((data / "images/train").iterdir()))
-        wait_until(lambda: run.poll() is not None, 60, log)
+        wait_until(lambda: run.poll() is not None, log=log)
         assert run.returncode == EXIT_STALLED
-        wait_until(lambda: not processes(log), 30, log)  # loader workers end with their rank
+        wait_until(lambda: not processes(log), log=log)  # loader workers end with their rank
     text = log.read_text()
     named = re.search(r"rank (\d) on \S+ \(pid \d+\) is the one that holds the others up: last finished step \d+, (.*); 1 rank waits", text)
     assert named, text

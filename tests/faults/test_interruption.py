@@ -43,10 +43,10 @@ def test_a_signal_to_any_rank_saves_and_asks_for_requeue_and_the_run_goes_on_bit
     config, whole = undisturbed
     output, log = tmp_path / "run", tmp_path / "log"
     with started(command("pretrain", config, output, "--nproc", nproc), log) as process:
-        wait_until(logged(output, 3), 120, log)
+        wait_until(logged(output, 3), log=log)
         (pid,) = processes(log, RANK=rank) if rank is not None else [process.pid]
         os.kill(pid, number)
-        wait_until(lambda: process.poll() is not None, 60, log)
+        wait_until(lambda: process.poll() is not None, log=log)
     text = log.read_text()
     assert process.returncode == Requeue.exit_code, text
     said = re.search(rf"Stopped by {number.name} after step (\d+) of {STEPS}; the checkpoint of step (\d+) is good", text)
@@ -71,15 +71,11 @@ def test_a_signal_in_an_evaluation_ends_it_on_all_ranks_and_it_is_made_up_for(sm
     config = write_config(tmp_path / "config.yaml", settings)
     output, log, begun = tmp_path / "run", tmp_path / "log", tmp_path / "begun"
     launcher = [sys.executable, str(SCRIPT), "launch", *command("pretrain", config, output, "--nproc", "2")[2:]]
-    os.environ["SCENE"] = f"linger {begun}"
-    try:
-        with started(launcher, log) as process:
-            wait_until(begun.is_file, 120, log)
-            (pid,) = processes(log, RANK="1")
-            os.kill(pid, signal.SIGTERM)
-            wait_until(lambda: process.poll() is not None, 60, log)
-    finally:
-        del os.environ["SCENE"]
+    with started(launcher, log, SCENE=f"linger {begun}") as process:
+        wait_until(begun.is_file, log=log)
+        (pid,) = processes(log, RANK="1")
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: process.poll() is not None, log=log)
     assert process.returncode == Requeue.exit_code, log.read_text()
     assert "Stopped by SIGTERM after step 4 of 6; the checkpoint of step 4 is good" in log.read_text()
     assert curve(output, "validation") == {}

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
-from processes import wait_until
-from small_run import ROOT, command, curve, pretrain_settings, run, saved, write_config
+from processes import processes, started, wait_until
+from small_run import command, curve, pretrain_settings, run, saved, write_config
 
 STEPS = 8
 
@@ -30,20 +28,14 @@ def undisturbed(config: Path) -> Path:
     return config.parent / "whole"
 
 
-def kill_rank(launcher: subprocess.Popen[str], rank: int) -> None:
-    for process in psutil.Process(launcher.pid).children():
-        if process.environ().get("RANK") == str(rank):
-            os.kill(process.pid, signal.SIGKILL)
-
-
 def run_and_kill(config: Path, output: Path, rank: int, *more: str) -> tuple[int, str]:
-    """Kill a rank when the first checkpoint is there; returns the launcher's exit code and standard error."""
-    words = command("pretrain", config, output, "--nproc", "2", *more)
-    launcher = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: (output / "checkpoints/latest").is_file() or launcher.poll() is not None, 200)
-    kill_rank(launcher, rank)
-    said = launcher.communicate(timeout=200)[1]
-    return launcher.returncode, said
+    """Kill a rank when the first checkpoint is there; returns the launcher's exit code and what was said."""
+    log = output.with_suffix(".log")
+    with started(command("pretrain", config, output, "--nproc", "2", *more), log) as launcher:
+        wait_until(lambda: (output / "checkpoints/latest").is_file() or launcher.poll() is not None, log=log)
+        (pid,) = processes(log, RANK=str(rank))
+        os.kill(pid, signal.SIGKILL)
+        return launcher.wait(), log.read_text()
 
 
 @pytest.mark.slow

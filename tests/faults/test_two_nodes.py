@@ -66,7 +66,8 @@ def alone(config: Path) -> Path:
 def start(node: str, config: Path, output: Path, *more: str, said: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """Launch on a node. A run of many steps would fill a pipe that nobody empties, and stop: let it be `said` elsewhere."""
     words = command("pretrain", config, output, "--nnodes", "2", "--nproc", "1", "--rdzv", f"{HOST}:{PORT}", *more)
-    return subprocess.Popen(["ip", "netns", "exec", node, *words], cwd=ROOT, stdout=said, stderr=said, text=True)
+    warm = [words[0], str(ROOT / "tests/support/warm_start.py"), *words[1:]]
+    return subprocess.Popen(["ip", "netns", "exec", node, *warm], cwd=ROOT, stdout=said, stderr=said, text=True)
 
 
 def finish(launchers: list[subprocess.Popen[str]], output: Path, alone: Path) -> None:

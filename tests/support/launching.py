@@ -1,10 +1,11 @@
 """A task that does nothing but what a test asks it to, for the launcher's tests."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 from engine.launch import Entry
+from warm_start import WarmProcess, run_warm
 
 CONFIG = """\
 # A recipe for the launcher's tests
@@ -65,8 +66,19 @@ sys.exit(main(sys.argv[2:], {"pretrain": Entry(Path(sys.argv[1]), "")}))
 """
 
 
-def start_launcher(tasks: dict[str, Entry], command: list[str], stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """`engine.cli.main` in a process of its own, with its standard output in a pipe and its standard error too, if not elsewhere."""
-    root = Path(__file__).parents[2]
-    words = [sys.executable, "-c", LAUNCHER, str(tasks["pretrain"].script), *command]
-    return subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True)
+def start_launcher(tasks: dict[str, Entry], command: list[str], name: str = "launcher", err: Path | None = None) -> WarmProcess:
+    """`engine.cli.main` in a process of its own; what it says is in NAME.out and NAME.err beside its entry script, or in `err`."""
+    out, beside = (tasks["pretrain"].script.with_name(f"{name}.{kind}") for kind in ("out", "err"))
+    return WarmProcess(_words(tasks, command), out, err or beside, os.environ)
+
+
+def launch(tasks: dict[str, Entry], command: list[str]) -> tuple[int, str, str]:
+    """`engine.cli.main` in a process of its own, to its end: exit code, standard output and error."""
+    done = run_warm(_words(tasks, command))
+    return done.returncode, done.stdout, done.stderr
+
+
+def _words(tasks: dict[str, Entry], command: list[str]) -> list[str]:
+    file = tasks["pretrain"].script.with_name("launcher.py")
+    file.write_text(LAUNCHER)
+    return [sys.executable, str(file), str(tasks["pretrain"].script), *command]

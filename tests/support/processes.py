@@ -1,48 +1,52 @@
 """Processes of a run under test: found by a mark in their environment, because ranks have process groups of their own."""
 
+import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from small_run import ROOT
+from forked import MARK, sessions
+from warm_start import WarmProcess
 
-MARK = "MULTIGRAIN_TESTED_RUN"
+PATIENCE = 180
+"""Seconds in which even a busy machine does what a test waits for."""
 
 
 @contextmanager
-def started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[str], log: Path, **environment: str) -> Iterator[WarmProcess]:
     """A run with its log in a file; none of its processes is left afterwards."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {MARK: str(log)})
-        try:
-            yield process
-        finally:
-            for pid in processes(log):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            process.wait()
+    process = WarmProcess(command, log, log, os.environ | environment | {MARK: str(log)})
+    try:
+        yield process
+    finally:
+        for pid in processes(log):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait()
 
 
 def processes(log: Path, **variables: str) -> list[int]:
-    """The processes of the run with this log that have these environment variables."""
+    """The processes of the run with this log whose session began with these environment variables."""
+    told = {int(file.name): json.loads(file.read_text()) for file in sessions(log).glob("*") if file.name.isdigit()}
     wanted = {MARK: str(log)} | variables
-    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if wanted.items() <= _environment(pid).items()]
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if wanted.items() <= told.get(_session(pid), {}).items()]
 
 
-def _environment(pid: int) -> dict[str, str]:
+def _session(pid: int) -> int | None:
+    """Of a process that has not ended."""
     try:
-        return dict(part.split("=", 1) for part in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in part)
-    except (OSError, UnicodeDecodeError):  # gone, or another user's
-        return {}
+        state, _, _, session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # gone
+        return None
+    return int(session) if state != "Z" else None
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60, log: Path | None = None) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE, log: Path | None = None) -> None:
     """Poll until something is so; a log is shown where it never is."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 WAIT = timedelta(seconds=180)
 
@@ -15,11 +15,11 @@ WAIT = timedelta(seconds=180)
 def run_ranks(function: Callable[[], None], worlds: Iterable[int]) -> None:
     """Call a function on every rank of a world of each size, one world after another; what one raises fails the test.
 
-    The processes are started once, for the largest world. The function must be importable: a module of tests/support.
+    The processes are forked once, for the largest world.
     """
     sizes = list(worlds)
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_rank, (function, sizes, Path(folder)), nprocs=max(sizes))
+        start_processes(_rank, (function, sizes, Path(folder)), nprocs=max(sizes), start_method="fork")
 
 
 def _rank(rank: int, function: Callable[[], None], worlds: list[int], folder: Path) -> None:
