@@ -3,6 +3,8 @@
     OUT/images/{train,test}/NUMBER.png
     OUT/vqa_{train,val,test}.json      [{question_id, question, answer, answer_type, image}], paths relative to OUT/images
     OUT/vqa_answers.json               all answers
+    OUT/retrieval_{train,val,test}.json  "a red circle" for images whose shape and colour follow from their questions; in training
+                                       [{image, caption, image_id}], where image_id counts captions; else one image a caption
     OUT/tokenizer/                     WordPiece vocabulary of the training questions and answers
     OUT/meta.json                      request, counts, SHA-256 of each file; written last
 
@@ -24,8 +26,11 @@ from dataset.tokenizers import train_wordpiece
 logger = logging.getLogger(__name__)
 
 PACKAGE = "easy_vqa"
-VERSION = 1  # raise it when the same input comes to give other output
-ENTRIES = ("images", "tokenizer", "vqa_answers.json", *(f"vqa_{split}.json" for split in ("train", "val", "test")))
+VERSION = 2  # raise it when the same input comes to give other output
+SPLITS = ("train", "val", "test")
+ENTRIES = ("images", "tokenizer", "vqa_answers.json", *(f"{task}_{split}.json" for task in ("vqa", "retrieval") for split in SPLITS))
+SHAPES = ("circle", "rectangle", "triangle")
+COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 HELD_OUT = 10
 """One image of so many is for validation."""
 VOCABULARY = 400
@@ -67,6 +72,7 @@ def prepare_easy_vqa(request: EasyVqaRequest) -> dict[str, Any]:
         }
         for split, records in splits.items():
             write_json(out / f"vqa_{split}.json", [{key: record[key] for key in record if key != "image_id"} for record in records])
+            write_json(out / f"retrieval_{split}.json", _pairs(records, split == "train"))
         for split in asked:
             shutil.copytree(root / split / "images", out / "images" / split, ignore=shutil.ignore_patterns(".*"))
         answers = sorted({record["answer"] for record in asked["train"]})
@@ -74,6 +80,31 @@ def prepare_easy_vqa(request: EasyVqaRequest) -> dict[str, Any]:
         train_wordpiece([*(record["question"] for record in splits["train"]), *answers], out / "tokenizer", VOCABULARY)
         counts = {f"{split}_questions": len(records) for split, records in splits.items()} | {"answers": len(answers)}
         return folder.finish({"request": wanted, "counts": counts})
+
+
+def described(records: list[dict[str, Any]]) -> dict[str, str]:
+    """By image, what its questions and answers say of it: "a red circle". Images whose shape or colour nobody asked about are left out."""
+    known: dict[str, set[str]] = {}
+    for record in records:
+        question, answer = record["question"].rstrip("?").split(), record["answer"]
+        asked = [word for word in question if word in SHAPES or word in COLORS]
+        if answer in ("yes", "no"):
+            affirmed = (answer == "yes") != bool({"not", "no"} & {*question})
+            known.setdefault(record["image"], set()).update(asked if affirmed else ())
+        else:
+            known.setdefault(record["image"], set()).update([answer, *asked])
+    looks = {image: (next(iter(words & {*COLORS}), None), next(iter(words & {*SHAPES}), None)) for image, words in known.items()}
+    return {image: f"a {color} {shape}" for image, (color, shape) in looks.items() if color and shape}
+
+
+def _pairs(records: list[dict[str, Any]], training: bool) -> list[dict[str, Any]]:
+    """Pairs for retrieval. Images of one caption are of one sample in training, and else only the first of them is taken."""
+    captions = described(records)
+    number = {caption: place for place, caption in enumerate(sorted({*captions.values()}))}
+    if training:
+        return [{"image": image, "caption": caption, "image_id": number[caption]} for image, caption in captions.items()]
+    first = {caption: image for image, caption in reversed(captions.items())}
+    return [{"image": image, "caption": [caption]} for caption, image in sorted(first.items())]
 
 
 def package_data() -> Path:

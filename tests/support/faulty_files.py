@@ -16,6 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 PROTOCOL = "faulty"
 CONTROLS = (".fail", ".half", ".wait")
+playing = False
+"""Whether this process, or the one it was forked from, plays a scene; see `faulty_run`."""
 
 
 class FaultyFileSystem(LocalFileSystem):

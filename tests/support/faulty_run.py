@@ -92,7 +92,7 @@ def at_item(name: str, item: str, *arguments: str) -> None:
 
 if __name__ == "__main__":
     faulty_files.register()
-    if os.environ.get("SCENE") and not hasattr(faulty_files, "playing"):  # a rank forked from a launcher has its scene already
+    if os.environ.get("SCENE") and not faulty_files.playing:  # a rank forked from a launcher has its scene already
         faulty_files.playing = True
         play(os.environ["SCENE"])
     if sys.argv[1:2] == ["launch"]:

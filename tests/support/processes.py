@@ -37,13 +37,13 @@ def processes(log: Path, **variables: str) -> list[int]:
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if wanted.items() <= told.get(_session(pid), {}).items()]
 
 
-def _session(pid: int) -> int | None:
-    """Of a process that has not ended."""
+def _session(pid: int) -> int:
+    """Of a process that has not ended; else -1."""
     try:
         state, _, _, session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # gone
-        return None
-    return int(session) if state != "Z" else None
+        return -1
+    return int(session) if state != "Z" else -1
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE, log: Path | None = None) -> None:

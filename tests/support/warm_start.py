@@ -148,7 +148,7 @@ def _become_a_run(request: dict[str, Any]) -> None:
         for descriptor, file in enumerate((nothing, out, err)):
             os.dup2(file.fileno(), descriptor)
     take_environment(request["environment"])
-    subprocess_handler.Popen = Forked
+    subprocess_handler.Popen = Forked  # pyright: ignore[reportPrivateImportUsage]
     run_script(request["words"])
 
 
@@ -167,7 +167,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     if sys.argv[1:]:
         _import_slow_libraries()
-        subprocess_handler.Popen = Forked
+        subprocess_handler.Popen = Forked  # pyright: ignore[reportPrivateImportUsage]
         run_script(sys.argv[1:])
     else:
         _serve()
