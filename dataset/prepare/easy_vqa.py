@@ -2,6 +2,7 @@
 
     OUT/images/{train,test}/NUMBER.png
     OUT/vqa_{train,val,test}.json      [{question_id, question, answer, answer_type, image}], paths relative to OUT/images
+    OUT/vqa_train_twins.json           training questions answered by yes or no, with another colour or shape, and so the other answer
     OUT/vqa_answers.json               all answers
     OUT/retrieval_{train,val,test}.json  "a red circle" for images whose shape and colour follow from their questions; in training
                                        [{image, caption, image_id}], where image_id counts captions; else one image a caption
@@ -26,11 +27,19 @@ from dataset.tokenizers import train_wordpiece
 logger = logging.getLogger(__name__)
 
 PACKAGE = "easy_vqa"
-VERSION = 2  # raise it when the same input comes to give other output
+VERSION = 3  # raise it when the same input comes to give other output
 SPLITS = ("train", "val", "test")
-ENTRIES = ("images", "tokenizer", "vqa_answers.json", *(f"{task}_{split}.json" for task in ("vqa", "retrieval") for split in SPLITS))
+ENTRIES = (
+    "images",
+    "tokenizer",
+    "vqa_answers.json",
+    "vqa_train_twins.json",
+    *(f"{task}_{split}.json" for task in ("vqa", "retrieval") for split in SPLITS),
+)
 SHAPES = ("circle", "rectangle", "triangle")
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+TWIN = 100_000
+"""More than the number of a question is that of its twin."""
 HELD_OUT = 10
 """One image of so many is for validation."""
 VOCABULARY = 400
@@ -71,8 +80,9 @@ def prepare_easy_vqa(request: EasyVqaRequest) -> dict[str, Any]:
             "test": asked["test"],
         }
         for split, records in splits.items():
-            write_json(out / f"vqa_{split}.json", [{key: record[key] for key in record if key != "image_id"} for record in records])
+            write_json(out / f"vqa_{split}.json", [_without_number(record) for record in records])
             write_json(out / f"retrieval_{split}.json", _pairs(records, split == "train"))
+        write_json(out / "vqa_train_twins.json", [_without_number(record) for record in twins(splits["train"])])
         for split in asked:
             shutil.copytree(root / split / "images", out / "images" / split, ignore=shutil.ignore_patterns(".*"))
         answers = sorted({record["answer"] for record in asked["train"]})
@@ -95,6 +105,29 @@ def described(records: list[dict[str, Any]]) -> dict[str, str]:
             known.setdefault(record["image"], set()).update([answer, *asked])
     looks = {image: (next(iter(words & {*COLORS}), None), next(iter(words & {*SHAPES}), None)) for image, words in known.items()}
     return {image: f"a {color} {shape}" for image, (color, shape) in looks.items() if color and shape}
+
+
+def twins(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each yes or no about an image whose shape and colour are known: the same question of another colour or shape, which flips the
+    answer. What is not there is asked for three times in four, so the wording alone is right that often; with their twins it says nothing.
+    """
+    captions, found = described(records), []
+    for record in records:
+        if record["answer"] not in ("yes", "no") or record["image"] not in captions:
+            continue
+        words = record["question"].rstrip("?").split()
+        (place,) = (number for number, word in enumerate(words) if word in SHAPES or word in COLORS)
+        kind = SHAPES if words[place] in SHAPES else COLORS
+        (true,) = {*kind} & {*captions[record["image"]].split()}
+        others = [word for word in kind if word != true]
+        words[place] = others[record["question_id"] % len(others)] if words[place] == true else true
+        answer = "no" if record["answer"] == "yes" else "yes"
+        found.append(record | {"question_id": TWIN + record["question_id"], "question": " ".join(words) + "?", "answer": answer})
+    return found
+
+
+def _without_number(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in record if key != "image_id"}
 
 
 def _pairs(records: list[dict[str, Any]], training: bool) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dataset.prepare.easy_vqa import _pairs, described
+from dataset.prepare.easy_vqa import TWIN, _pairs, described, twins
 
 
 def records(image: str, *asked: tuple[str, str]) -> list[dict[str, Any]]:
@@ -36,3 +36,23 @@ def test_images_of_one_caption_are_of_one_sample_in_training_and_one_of_them_is_
         ("c", "a red circle", 1),
     ]
     assert _pairs(asked, False) == [{"image": "b", "caption": ["a blue circle"]}, {"image": "a", "caption": ["a red circle"]}]
+
+
+def test_twins_ask_the_other_way_so_that_the_wording_says_nothing() -> None:
+    asked = records(
+        "a.png",
+        ("what color is the circle?", "red"),
+        ("is there a red shape?", "yes"),
+        ("is there not a teal shape?", "yes"),
+        ("is a triangle present?", "no"),
+    )
+    found = twins([record | {"question_id": number} for number, record in enumerate(asked)])
+    assert [(twin["question_id"], twin["answer"]) for twin in found] == [(TWIN + 1, "no"), (TWIN + 2, "no"), (TWIN + 3, "yes")]
+    other, *rest = [twin["question"] for twin in found]
+    assert other.startswith("is there a ") and other.endswith(" shape?") and "red" not in other
+    assert rest == ["is there not a red shape?", "is a circle present?"]
+
+
+def test_images_whose_look_is_not_known_have_no_twins() -> None:
+    asked = records("a.png", ("is there a red shape?", "yes"), ("is there a circle?", "no"))
+    assert twins([record | {"question_id": number} for number, record in enumerate(asked)]) == []
