@@ -78,9 +78,7 @@ class GroundingConfig(RunConfig):
         if isinstance(self.method, RegionsMethod):
             problems += self._region_problems(self.method)
         elif self.model.mvp is not None:
-            text = (
-                f"method.kind is {self.method.kind}, but a model with model.mvp has neither boxes nor heat; it takes method.kind regions."
-            )
+            text = f"method.kind is {self.method.kind}; a model with model.mvp grounds by method.kind regions alone."
             problems.append(("method.kind", text))
         raise_problems(problems)
         return self
@@ -88,9 +86,7 @@ class GroundingConfig(RunConfig):
     def _region_problems(self, method: RegionsMethod) -> list[tuple[str, str]]:
         mvp, text = self.model.mvp, self.model.text
         if mvp is None:
-            return [
-                ("method.kind", "method.kind regions ranks with the encoders of model.mvp. Set model.mvp, or take another method.")
-            ]
+            return [("method.kind", "method.kind regions ranks with the encoders of model.mvp. Set model.mvp, or take another method.")]
         problems = vocabulary_problems(self.model)
         if mvp.region_features is not None:
             said = "model.mvp.region_features is set, but method.kind regions pools candidates from pixels. Set it to null."
