@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from dataset.tasks.expressions import Expressions
-from engine.config.grounding import BoxMethod, GroundingConfig
+from engine.config.grounding import GroundingConfig, HeatMethod
 from engine.evaluators import GroundingEvaluator, Inputs
 from engine.finish import finish
 from engine.launch import launch
@@ -17,9 +16,9 @@ def main(config: GroundingConfig, output_dir: Path) -> None:
     data = config.data
     inputs = Inputs.of(config, engine.device, engine.interruption)
     first = data.train if isinstance(data.train, str) else data.train[0]
-    mean_box_from = Expressions.of(data, first) if isinstance(config.method, BoxMethod) else None  # of others no box is read in training
+    mean_box_from = None if isinstance(config.method, HeatMethod) else config.expressions(first)  # heat reads no box in training
     validation, test = (
-        GroundingEvaluator(Expressions.of(data, names), inputs, config.evaluation, config.method, mean_box_from, data.punctuation)
+        GroundingEvaluator(config.expressions(names), inputs, config.evaluation, config.method, mean_box_from, data.punctuation)
         for names in (data.validation, data.test)
     )
     task = make_task(config)

@@ -15,6 +15,7 @@ from dataset.tasks.classification import classification_reader
 from dataset.tasks.grounding import ExpressionPairs, GroundingTrain
 from dataset.tasks.labelled import LabelledTrain
 from dataset.tasks.nlvr import statement_reader
+from dataset.tasks.regions import ExpressionRegions
 from dataset.tasks.vqa import VqaTrain
 from dataset.tasks.vqa_files import labels_of
 from dataset.tasks.wit import retrieval_train
@@ -23,7 +24,7 @@ from engine.captions import CiderReward
 from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.concepts import check_vocabulary
-from engine.config.grounding import BoxMethod, GroundingConfig
+from engine.config.grounding import BoxMethod, GroundingConfig, RegionsMethod
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RunConfig
 from engine.config.vqa import VqaConfig
@@ -36,6 +37,7 @@ from models.tasks.grounding import Grounding
 from models.tasks.losses import FUSED, Variants
 from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
+from models.tasks.region_grounding import RegionGrounding
 from models.tasks.retrieval import Retrieval
 from models.tasks.vqa import VQA
 from models.tasks.zero_shot import ZeroShot
@@ -56,6 +58,8 @@ def make_task(config: RunConfig) -> Task:
             return Pretraining(config.model, objectives, config.gradient_mode)
         case RetrievalConfig():
             return Retrieval(config.model, config.loss_weights.model_dump(), config.gradient_mode)
+        case GroundingConfig(method=RegionsMethod() as method):
+            return RegionGrounding(config.model, method.score, method.layer, config.gradient_mode)
         case GroundingConfig():
             make = Grounding if isinstance(config.method, BoxMethod) else Retrieval  # heat learns from pairs as retrieval does
             return make(config.model, config.loss_weights(), config.gradient_mode)
@@ -104,6 +108,8 @@ def open_stream(config: RunConfig, name: str, tokenizer: PreTrainedTokenizerBase
     if isinstance(config, VqaConfig):
         return VqaTrain(config.data, text, vision.image_size, vision.frames, answer_labels(config), name)
     assert isinstance(config, GroundingConfig), "the other kind of training data"
+    if isinstance(config.method, RegionsMethod):
+        return ExpressionRegions(config.data, config.method.candidates, text, vision.image_size, name)
     read = GroundingTrain if isinstance(config.method, BoxMethod) else ExpressionPairs
     return read(config.data, text, vision.image_size, name)
 

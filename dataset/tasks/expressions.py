@@ -30,11 +30,13 @@ class Expressions:
     refer: ReferSettings | None = None
     detections: str | None = None
     """See `GroundingData`."""
+    ranked: bool = False
+    """Whether candidates are what is ranked, so that every record must have some."""
 
     @classmethod
-    def of(cls, data: GroundingData, names: str | Sequence[str]) -> "Expressions":
+    def of(cls, data: GroundingData, names: str | Sequence[str], ranked: bool = False) -> "Expressions":
         """Some of the files or splits of a run's data."""
-        return cls((names,) if isinstance(names, str) else tuple(names), Path(data.image_root), data.refer, data.detections)
+        return cls((names,) if isinstance(names, str) else tuple(names), Path(data.image_root), data.refer, data.detections, ranked)
 
     def records(self, required: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
         """All records, each with its place for messages.
@@ -46,7 +48,7 @@ class Expressions:
             {image, text, and where known ref_id, bbox, width, height, segmentation, split, candidates}.
 
         Raises:
-            UserError: a file is missing or malformed, or a record misses a key.
+            UserError: a file is missing or malformed, or a record misses a key, or candidates where these are `ranked`.
         """
         refer = Refer(self.refer) if self.refer is not None else None
         detections = _Detections(Path(self.detections)) if self.detections is not None else None
@@ -56,6 +58,8 @@ class Expressions:
                 record["candidates"] = detections.of(record, place)
             elif "dets" in record:  # VLUE's name for them
                 record["candidates"] = [box[:4] for box in record["dets"]]
+            if self.ranked and not record.get("candidates"):
+                raise UserError(f"{place} has no candidates to choose among. Name a file of a detector's boxes in data.detections.")
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import BadRecord, UserError
-from dataset.boxes import Box, target_box, usable_box
+from dataset.boxes import Box, Placement, target_box, usable_box
 from dataset.config import Decoding
 from dataset.streams.base import Sample, TextRow, TextSide, image_tensor, naming, single_rows
+from dataset.streams.concepts import tags_of
 from dataset.tasks.expressions import BASIC, BOXED, EVALUATED, Expressions
 from dataset.tasks.files import JsonStream
 from dataset.tasks.grounding_config import GroundingData
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class ExpressionStream(JsonStream):
-    """What the two streams of referring expressions share: which records there are, and how their texts are read."""
+    """What the streams of referring expressions share: which records there are, and how their texts are read."""
+
+    ranked = False
+    """See `Expressions`."""
 
     def __init__(self, config: GroundingData, required: tuple[str, ...], text: TextSide, image_size: int, name: str) -> None:
         self.config = config
@@ -34,7 +39,7 @@ class ExpressionStream(JsonStream):
 
     def read(self, file: Path, required: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
         """Records with their places, see `Expressions.records`."""
-        return Expressions.of(self.config, str(file)).records(required)
+        return Expressions.of(self.config, str(file), self.ranked).records(required)
 
     def words(self, record: dict[str, Any]) -> str:
         """The normalised text of a record."""
@@ -43,6 +48,20 @@ class ExpressionStream(JsonStream):
     def picture(self, record: dict[str, Any], decode: Decoding) -> Picture:
         """The image of a record."""
         return read_picture(Path(self.config.image_root) / record["image"], self.config.max_pixels, decode)
+
+
+@dataclass(frozen=True)
+class PlacedExpression:
+    """An expression in its transformed image."""
+
+    pixels: np.ndarray
+    """uint8 [S, S, 3]."""
+    row: TextRow
+    """With the box."""
+    placement: Placement
+    """How boxes of the image come to the square."""
+    size: tuple[int, int]
+    """(width, height) of the original image in pixels."""
 
 
 class GroundingTrain(ExpressionStream):
@@ -56,14 +75,19 @@ class GroundingTrain(ExpressionStream):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         _, _, (where, record) = self.records[index]
-        augmentation = self.config.augmentation
         with naming(where):
-            text = self.words(record)
-            image = self.picture(record, augmentation.decode)
-            box = _box_in(record, image.size)
-            may_flip = not (augmentation.careful_flip and names_a_side([text]))
-            pixels, placement = augment_with_box(image, box, self.image_size, augmentation, rng, may_flip)
-        return Sample(where, pixels, (TextRow(text, index, placement.place(box, 0.0)),), rng)
+            placed = self.place(index, record, rng)
+        return Sample(where, placed.pixels, (placed.row,), rng)
+
+    def place(self, index: int, record: dict[str, Any], rng: np.random.Generator) -> PlacedExpression:
+        """A record transformed at random. Raises BadRecord or EmptyCaption."""
+        augmentation = self.config.augmentation
+        text = self.words(record)
+        image = self.picture(record, augmentation.decode)
+        box = _box_in(record, image.size)
+        may_flip = not (augmentation.careful_flip and names_a_side([text]))
+        pixels, placement = augment_with_box(image, box, self.image_size, augmentation, rng, may_flip)
+        return PlacedExpression(pixels, TextRow(text, index, placement.place(box, 0.0)), placement, image.size)
 
     def collate(self, groups: list[list[Sample]], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
         return expression_tensors(groups, self.text, self.image_size)
@@ -127,6 +151,8 @@ class GroundingItem(TypedDict):
     path: str
     candidates: list[list[float]] | None
     """x, y, w, h of objects in the image to choose among, where they are known."""
+    tags: tuple[str, ...]
+    """What the image is said to show."""
     segmentation: Any
     """The object's mask as an annotation, see `decode_mask`; None where it is not known."""
     place: str
@@ -137,7 +163,7 @@ class GroundingSet(Dataset[GroundingItem]):
     """The referring expressions of an evaluation split.
 
     Args:
-        source: records of {image, text, ref_id, bbox, width, height, and perhaps candidates, segmentation, split}.
+        source: records of {image, text, ref_id, bbox, width, height, and perhaps candidates, tags, segmentation, split}.
         image_size: side of the model's input in pixels.
         max_words: texts are cut to this many words.
         max_pixels: larger images are refused.
@@ -182,6 +208,7 @@ class GroundingSet(Dataset[GroundingItem]):
             "ref_id": record["ref_id"],
             "path": str(self.image_root / record["image"]),
             "candidates": record.get("candidates"),
+            "tags": tags_of(record, "stored"),
             "segmentation": record.get("segmentation"),
             "place": self.places[index],
         }

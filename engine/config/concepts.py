@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.settings import Settings
 from dataset.concepts import ConceptStream
 from dataset.phrases import PhraseVocabulary
+from models.config import ModelConfig
 
 if TYPE_CHECKING:
     from engine.config.schema import PretrainConfig
@@ -45,9 +46,7 @@ def concept_problems(config: PretrainConfig) -> list[tuple[str, str]]:
         return problems
     if config.evaluation.retrieval is not None or config.evaluation.grounding is not None:
         problems.append(("evaluation", "evaluation: model.mvp is measured by evaluation.phrases alone. Set the others to null."))
-    if model.mvp.vocab_size < model.text.vocab_size:
-        text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
-        problems.append(("model.mvp.vocab_size", text))
+    problems += vocabulary_problems(model)
     if model.mvp.joint == "cross" and model.mvp.learning.grounding_layer != -1:
         problems.append(
             ("model.mvp", "model.mvp.learning.grounding_layer: only the last layer, -1, is compared where model.mvp.joint is cross.")
@@ -55,6 +54,14 @@ def concept_problems(config: PretrainConfig) -> list[tuple[str, str]]:
     for name, stream in streams.items():
         problems += [(f"streams.{name}", f"streams.{name}{text}") for text in _stream_problems(config, stream)]
     return problems
+
+
+def vocabulary_problems(model: ModelConfig) -> list[tuple[str, str]]:
+    """Whether the embedding table of MVP has too few rows for the words."""
+    if model.mvp is None or model.mvp.vocab_size >= model.text.vocab_size:
+        return []
+    text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
+    return [("model.mvp.vocab_size", text)]
 
 
 def _stream_problems(config: PretrainConfig, stream: ConceptStream) -> list[str]:

@@ -24,7 +24,7 @@ from dataset.tasks.retrieval import RetrievalGallery
 from dataset.tokenizers import load_tokenizer
 from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
-from engine.config.grounding import GroundingConfig
+from engine.config.grounding import GroundingConfig, RegionsMethod
 from engine.config.nlvr import NlvrConfig
 from engine.config.schema import PretrainConfig, RetrievalConfig, RetrievalProbe, RunConfig
 from engine.config.validate_captioning import caption_sets
@@ -111,6 +111,8 @@ def _heads(config: RunConfig) -> list[str]:
         return [f"{config.writer} that write captions"]
     if isinstance(config, VqaConfig):
         return ["classes of answers" if config.evaluation.mode == "classify" else "answer decoder"]
+    if isinstance(config, GroundingConfig) and isinstance(config.method, RegionsMethod):
+        return [f"scores of regions, {config.method.score}"]
     wanted = config.objective_names() | ({"itc"} if "itm" in config.objective_names() else set())
     return [head for head in ALL_HEADS if head in wanted]
 
@@ -223,7 +225,7 @@ def _held_out(config: RunConfig) -> dict[str, Callable[[], HeldOut]]:
         }
     elif isinstance(config, GroundingConfig):
         splits = {"data.validation": config.data.validation, "data.test": config.data.test}
-        grounding |= {key: Expressions.of(config.data, names) for key, names in splits.items()}
+        grounding |= {key: config.expressions(names) for key, names in splits.items()}
     return _labelled_sets(config) | {
         **{key: lambda source=source: RetrievalGallery(source, size, frames=frames) for key, source in retrieval.items()},
         **{key: lambda source=source: GroundingSet(source, size) for key, source in grounding.items()},

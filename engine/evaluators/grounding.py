@@ -1,6 +1,6 @@
 """Boxes of held-out referring expressions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from dataset.tasks.expressions import Expressions
-from dataset.tasks.grounding import GroundingBatch, GroundingSet, collate_grounding
+from dataset.tasks.grounding import GroundingBatch, GroundingItem, GroundingSet, collate_grounding
 from dataset.text import Punctuation
 from engine.config.grounding import BoxMethod, Method
 from engine.config.schema import GroundingEvaluation
@@ -20,6 +20,7 @@ from evaluation.heat import box_mask, mask_iou
 from evaluation.report import AttentionPanel, BoxPanel, ReportPanels
 from models.attention import recording
 from models.fusion import FusionPass
+from models.mvp.pixels import PixelMvp
 from models.vlm import VisionLanguageModel
 
 MASK_IOU = "segmentation/mean_iou"
@@ -42,7 +43,7 @@ class GroundingEvaluator:
         self.train = GroundingSet(train, inputs.image_size) if train is not None else None
         self.inputs = inputs
         self.settings = settings
-        self.answers = answers_of(method or BoxMethod())
+        self.answers = answers_of(method or BoxMethod(), inputs.tokenizer)
         self.overlaps: np.ndarray | None = None
         """[n] IoU of every answer with the true box, after evaluation."""
 
@@ -66,21 +67,19 @@ class GroundingEvaluator:
         return merged
 
     def panels(self, model: VisionLanguageModel, samples: int) -> ReportPanels:
-        """Answers that are right and, as many of them, answers that are wrong; and where each word looks."""
+        """Answers that are right and, as many of them, answers that are wrong; and where each word looks, unless in MVP's single stream."""
         boxes: list[BoxPanel] = []
         attention: list[AttentionPanel] = []
         for batch in self._loader(self._shown(samples)):
-            maps = self._attention(model, batch)
+            if not isinstance(model, PixelMvp):
+                attention += self._attention_panels(model, batch)
             found = self._predict(model, batch)
             for index, (item, box) in enumerate(zip(batch["items"], found.boxes[""], strict=True)):
-                image = item["image"].permute(1, 2, 0).numpy()
+                image = _shown_image(item)
                 scale = np.array([image.shape[1] / item["size"][0], image.shape[0] / item["size"][1]] * 2)  # original to shown pixels
                 true = item["box"].numpy()
                 heat = found.heat[index] if found.heat else None
                 boxes.append(BoxPanel(image, item["text"], (box * scale).tolist(), (true * scale).tolist(), float(iou(box, true)), heat))
-                tokens = self.inputs.tokenizer.convert_ids_to_tokens(batch["text_ids"][index][batch["text_mask"][index]].tolist())
-                special = self.inputs.tokenizer.all_special_tokens
-                attention.append(AttentionPanel(image, *_words(list(tokens), maps[index], special)))
         return ReportPanels(boxes=boxes, attention=attention)
 
     def _shown(self, samples: int) -> list[int]:
@@ -104,6 +103,13 @@ class GroundingEvaluator:
     def _predict(self, model: VisionLanguageModel, batch: GroundingBatch) -> Found:
         return self.answers(model, batch, self.inputs.device)
 
+    def _attention_panels(self, model: VisionLanguageModel, batch: GroundingBatch) -> Iterator[AttentionPanel]:
+        tokenizer = self.inputs.tokenizer
+        rows = zip(batch["items"], batch["text_ids"], batch["text_mask"], self._attention(model, batch), strict=True)
+        for item, ids, mask, maps in rows:
+            tokens = tokenizer.convert_ids_to_tokens(ids[mask].tolist())
+            yield AttentionPanel(_shown_image(item), *_words(list(tokens), maps, tokenizer.all_special_tokens))
+
     @torch.no_grad()
     def _attention(self, model: VisionLanguageModel, batch: GroundingBatch) -> np.ndarray:
         """[B, L, g, g] attention of every token over the patches: the last fusion layer, mean over its heads."""
@@ -115,6 +121,10 @@ class GroundingEvaluator:
         maps = recorded[0].mean(dim=1)[:, :, 1:]  # without the global token
         side = round(maps.shape[-1] ** 0.5)
         return maps.unflatten(-1, (side, side)).float().cpu().numpy()
+
+
+def _shown_image(item: GroundingItem) -> np.ndarray:
+    return item["image"].permute(1, 2, 0).numpy()
 
 
 def _metrics(found: Found, true: np.ndarray, rows: Sequence[int]) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""How expressions are answered with boxes: by a head that predicts them, or by where a match comes from."""
+"""How expressions are answered with boxes: by a head that predicts them, by where a match comes from, or by ranking candidates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -11,12 +11,19 @@ import torch
 from common.errors import BadRecord, UserError
 from dataset.masks import Mask, decode_mask
 from dataset.tasks.grounding import GroundingBatch, GroundingItem
+from dataset.tasks.grounding_config import CandidateSettings
+from dataset.tasks.regions import candidate_boxes, candidate_tensors, whole_image
 from engine.config.grounding import BoxMethod, HeatMethod, Method
 from evaluation.grounding import iou
 from evaluation.heat import Heat, best_box, hot_box, hot_pixels, mask_iou, spread
+from models.mvp.pixels import PixelMvp
 from models.tasks.grounding import predict_boxes
 from models.tasks.heat import heat_maps
+from models.tasks.region_grounding import best_regions
 from models.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ITSELF = "heat_box"
 """Under which name the box is reported that the heat gives without a detector."""
@@ -51,9 +58,15 @@ class Answers(Protocol):
         ...
 
 
-def answers_of(method: Method) -> Answers:
+def answers_of(method: Method, tokenizer: PreTrainedTokenizerBase) -> Answers:
     """The way that a config's method answers."""
-    return PredictedBoxes() if isinstance(method, BoxMethod) else HeatOfMatch(method)
+    match method:
+        case BoxMethod():
+            return PredictedBoxes()
+        case HeatMethod():
+            return HeatOfMatch(method)
+        case _:
+            return RankedCandidates(method.candidates, tokenizer)
 
 
 class PredictedBoxes:
@@ -92,6 +105,26 @@ class HeatOfMatch:
             boxes[BEST] = np.stack([_nearest(item) for item in batch["items"]])
         overlaps = [_mask_overlap(heat, item, share) for heat, item in zip(heats, batch["items"], strict=True)]
         return Found(boxes, np.array(overlaps), maps)
+
+
+class RankedCandidates:
+    """The candidate that a model of MVP ranks first, cut to the image."""
+
+    def __init__(self, settings: CandidateSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: VisionLanguageModel, batch: GroundingBatch, device: torch.device) -> Found:
+        """See `Answers`."""
+        assert isinstance(model, PixelMvp), "method regions goes with model.mvp"
+        items = batch["items"]
+        boxes = [candidate_boxes(item["candidates"], item["size"])[: self.settings.max] for item in items]
+        regions = [whole_image(found, item["size"]) for found, item in zip(boxes, items, strict=True)]
+        inputs = {"image": batch["image"], "text_ids": batch["text_ids"], "text_mask": batch["text_mask"]}
+        inputs |= candidate_tensors(regions, [item["tags"] for item in items], self.tokenizer, self.settings.max_tag_tokens)
+        chosen = best_regions(model, {key: value.to(device) for key, value in inputs.items()}).tolist()
+        answers = np.array([found[number] for found, number in zip(boxes, chosen, strict=True)])
+        return Found({"": answers, BEST: np.stack([_nearest(item) for item in items])}, np.full(len(items), np.nan))
 
 
 def _nearest(item: GroundingItem) -> np.ndarray:

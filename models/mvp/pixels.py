@@ -3,7 +3,7 @@
 Shapes: R pairs, V regions, N patches of a g x g grid, D vision width.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,15 @@ FUSED: set[str] = {"itm", "mlm", "phrase_grounding"}
 class PixelMvp(nn.Module):
     """A vision encoder and MVP's encoders and heads over what it sees; without one where regions come from a file."""
 
-    def __init__(self, config: ModelConfig, objectives: Iterable[str]) -> None:
+    def __init__(self, config: ModelConfig, make_mvp: Callable[[], Mvp]) -> None:
+        """`make_mvp` gives MVP as the task at hand needs it, of sizes that `mvp_config` tells."""
         super().__init__()
-        wanted = set(objectives)
         self.config = config
         self.visual_tokenizer = None
         settings = config.mvp
-        assert settings is not None, "a recipe with streams of concepts has model.mvp"
+        assert settings is not None, "recipes of MVP have model.mvp"
         self.vision = build_vision(config.vision) if settings.region_features is None else None
-        self.mvp = Mvp(mvp_config(config, bool(wanted & FUSED)), heads_for(wanted, settings.learning.grounding == "hard"))
+        self.mvp = make_mvp()
         if config.initializer_std != STANDARD_STD:
             rescale([part for part in (self.vision, self.mvp) if part is not None], config.initializer_std / STANDARD_STD)
         if self.vision is not None and settings.freeze_vision:
@@ -65,7 +65,7 @@ class PixelMvp(nn.Module):
 def mvp_config(config: ModelConfig, fuses: bool) -> MvpConfig:
     """Sizes of MVP's encoders in a recipe's model; without a joint encoder where nothing is fused."""
     text, settings = config.text, config.mvp
-    assert settings is not None, "a recipe with streams of concepts has model.mvp"
+    assert settings is not None, "recipes of MVP have model.mvp"
     return MvpConfig(
         width=text.width,
         heads=text.heads,
@@ -87,6 +87,13 @@ def mvp_config(config: ModelConfig, fuses: bool) -> MvpConfig:
         dropout=text.dropout,
         layer_norm_eps=text.layer_norm_eps,
     )
+
+
+def pretraining_mvp(config: ModelConfig, objectives: Collection[str]) -> Mvp:
+    """MVP with what these objectives of pre-training need."""
+    wanted, settings = set(objectives), config.mvp
+    assert settings is not None, "a recipe with streams of concepts has model.mvp"
+    return Mvp(mvp_config(config, bool(wanted & FUSED)), heads_for(wanted, settings.learning.grounding == "hard"))
 
 
 def heads_for(objectives: set[str], hard: bool) -> list[MvpHead]:

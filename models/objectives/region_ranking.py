@@ -8,9 +8,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.distributed import GradientMode, mean_of_rows
+from models.objectives.box import paired_overlap, to_corners
 
 FOUND = 0.5
 """IoU with the true box from which a region is a right one."""
+
+
+def region_overlaps(boxes: Tensor, target: Tensor) -> Tensor:
+    """IoU of each region with the true box.
+
+    Args:
+        boxes: [R, V, 4] left, top, right, bottom as shares of the image; all 0 at padding.
+        target: [R, 4] centre x, centre y, width, height of the true boxes.
+
+    Returns:
+        [R, V] from 0 to 1.
+    """
+    true = to_corners(target)[:, None].expand_as(boxes)
+    shared, union = paired_overlap(boxes.flatten(0, 1), true.flatten(0, 1))  # [R*V]
+    return (shared / union.clamp(min=torch.finfo(union.dtype).tiny)).unflatten(0, boxes.shape[:2])
 
 
 def overlap_loss(scores: Tensor, overlaps: Tensor, region_mask: Tensor, mode: GradientMode) -> Tensor:
