@@ -3,6 +3,7 @@
     OUT/images/{train,test}/NUMBER.png
     OUT/vqa_{train,val,test}.json      [{question_id, question, answer, answer_type, image}], paths relative to OUT/images
     OUT/vqa_train_twins.json           training questions answered by yes or no, with another colour or shape, and so the other answer
+    OUT/vqa_train_plain.json           those of the training questions and their twins that deny nothing
     OUT/vqa_answers.json               all answers
     OUT/retrieval_{train,val,test}.json  "a red circle" for images whose shape and colour follow from their questions; in training
                                        [{image, caption, image_id}], where image_id counts captions; else one image a caption
@@ -27,13 +28,14 @@ from dataset.tokenizers import train_wordpiece
 logger = logging.getLogger(__name__)
 
 PACKAGE = "easy_vqa"
-VERSION = 3  # raise it when the same input comes to give other output
+VERSION = 4  # raise it when the same input comes to give other output
 SPLITS = ("train", "val", "test")
 ENTRIES = (
     "images",
     "tokenizer",
     "vqa_answers.json",
     "vqa_train_twins.json",
+    "vqa_train_plain.json",
     *(f"{task}_{split}.json" for task in ("vqa", "retrieval") for split in SPLITS),
 )
 SHAPES = ("circle", "rectangle", "triangle")
@@ -82,7 +84,10 @@ def prepare_easy_vqa(request: EasyVqaRequest) -> dict[str, Any]:
         for split, records in splits.items():
             write_json(out / f"vqa_{split}.json", [_without_number(record) for record in records])
             write_json(out / f"retrieval_{split}.json", _pairs(records, split == "train"))
-        write_json(out / "vqa_train_twins.json", [_without_number(record) for record in twins(splits["train"])])
+        more = [_without_number(record) for record in twins(splits["train"])]
+        write_json(out / "vqa_train_twins.json", more)
+        own = [_without_number(record) for record in splits["train"]]
+        write_json(out / "vqa_train_plain.json", [record for record in (*own, *more) if not _denies(record)])
         for split in asked:
             shutil.copytree(root / split / "images", out / "images" / split, ignore=shutil.ignore_patterns(".*"))
         answers = sorted({record["answer"] for record in asked["train"]})
@@ -99,7 +104,7 @@ def described(records: list[dict[str, Any]]) -> dict[str, str]:
         question, answer = record["question"].rstrip("?").split(), record["answer"]
         asked = [word for word in question if word in SHAPES or word in COLORS]
         if answer in ("yes", "no"):
-            affirmed = (answer == "yes") != bool({"not", "no"} & {*question})
+            affirmed = (answer == "yes") != _denies(record)
             known.setdefault(record["image"], set()).update(asked if affirmed else ())
         else:
             known.setdefault(record["image"], set()).update([answer, *asked])
@@ -124,6 +129,10 @@ def twins(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answer = "no" if record["answer"] == "yes" else "yes"
         found.append(record | {"question_id": TWIN + record["question_id"], "question": " ".join(words) + "?", "answer": answer})
     return found
+
+
+def _denies(record: dict[str, Any]) -> bool:
+    return bool({"not", "no"} & {*record["question"].rstrip("?").split()})
 
 
 def _without_number(record: dict[str, Any]) -> dict[str, Any]:
