@@ -13,7 +13,7 @@ from dataset.concepts import ConceptStream
 from dataset.phrases import PhraseVocabulary
 
 if TYPE_CHECKING:
-    from engine.config.schema import PretrainConfig
+    from engine.config.schema import ConceptTaskConfig, PretrainConfig, RunConfig
 
 
 class PhraseProbe(Settings):
@@ -46,8 +46,7 @@ def concept_problems(config: PretrainConfig) -> list[tuple[str, str]]:
     if config.evaluation.retrieval is not None or config.evaluation.grounding is not None:
         problems.append(("evaluation", "evaluation: model.mvp is measured by evaluation.phrases alone. Set the others to null."))
     if model.mvp.vocab_size < model.text.vocab_size:
-        text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
-        problems.append(("model.mvp.vocab_size", text))
+        problems.append(("model.mvp.vocab_size", _too_few_rows(model.mvp.vocab_size, model.text.vocab_size)))
     if model.mvp.joint == "cross" and model.mvp.learning.grounding_layer != -1:
         problems.append(
             ("model.mvp", "model.mvp.learning.grounding_layer: only the last layer, -1, is compared where model.mvp.joint is cross.")
@@ -71,13 +70,38 @@ def _stream_problems(config: PretrainConfig, stream: ConceptStream) -> list[str]
     return found
 
 
-def check_vocabulary(config: PretrainConfig, stream: ConceptStream) -> None:
-    """Compare a phrase vocabulary with the model's embedding table.
+def task_problems(config: ConceptTaskConfig) -> list[tuple[str, str]]:
+    """What does not fit together in a recipe of fine-tuning, as key and message."""
+    model, concepts, problems = config.model, config.concepts, []
+    if (concepts is None) != (model.mvp is None):
+        problems.append(("concepts", "concepts and model.mvp go together; set both or neither."))
+    if concepts is None or model.mvp is None:
+        return problems
+    if model.mvp.vocab_size < model.text.vocab_size:
+        problems.append(("model.mvp.vocab_size", _too_few_rows(model.mvp.vocab_size, model.text.vocab_size)))
+    longest = config.tokenizer.max_tokens + concepts.phrases.reserve
+    if longest > model.text.max_positions:
+        text = f"texts with phrases may have {longest} positions, but model.text.max_positions is {model.text.max_positions}."
+        problems.append(("concepts.phrases.reserve", f"concepts.phrases.reserve: {text}"))
+    if model.mvp.region_features is not None:
+        text = "model.mvp.region_features: tasks take regions from pixels alone, not from a file. Set it to null."
+        problems.append(("model.mvp.region_features", text))
+    if model.vision.frames is not None:
+        problems.append(("model.vision.frames", "model.vision.frames: MVP takes images, no clips. Set it to null."))
+    return problems
+
+
+def _too_few_rows(rows: int, words: int) -> str:
+    return f"model.mvp.vocab_size is {rows}, which must hold the {words} words (model.text.vocab_size)."
+
+
+def check_vocabulary(config: RunConfig, file: str) -> None:
+    """Compare the phrase vocabulary of a file with the model's embedding table.
 
     Raises:
         UserError: they do not fit.
     """
-    mvp, path = config.model.mvp, Path(stream.phrases.vocabulary)
+    mvp, path = config.model.mvp, Path(file)
     assert mvp is not None, "the config was checked"
     vocabulary = PhraseVocabulary.load(path)
     rows = max(vocabulary.rows, config.model.text.vocab_size)
