@@ -37,7 +37,7 @@ from models.tasks.classification import Classification
 from models.tasks.concepts import ConceptPretraining
 from models.tasks.grounding import Grounding
 from models.tasks.losses import FUSED, Variants
-from models.tasks.mvp_readers import ImageReading, LabelReader, MvpAnswering, MvpRetrieval
+from models.tasks.mvp_readers import ImageReading, LabelReader, MvpAnswering, MvpRetrieval, StatementReader
 from models.tasks.nlvr import Nlvr, TextAssignment
 from models.tasks.pretrain import Pretraining, StreamObjectives
 from models.tasks.retrieval import Retrieval
@@ -70,7 +70,8 @@ def make_task(config: RunConfig) -> Task:
         case NlvrConfig():
             if config.assignment is not None:
                 return TextAssignment(config.model, config.gradient_mode)
-            return Nlvr(config.model, config.pair_fusion, config.gradient_mode)
+            pairs = StatementReader(config.model, image_reading(config)) if config.concepts is not None else None
+            return Nlvr(config.model, config.pair_fusion, config.gradient_mode, pairs)
         case ClassificationConfig():
             reader = LabelReader(config.model, image_reading(config), config.head) if config.concepts is not None else None
             return Classification(config.model, config.head, config.gradient_mode, config.loss, reader)

@@ -28,7 +28,7 @@ from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
 TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning", "zero_shot"]
-WITHOUT_MVP = ("nlvr", "captioning", "zero_shot")
+WITHOUT_MVP = ("captioning", "zero_shot")
 """Tasks for which there is no form of MVP."""
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]

@@ -127,13 +127,13 @@ class Classifier(VisionLanguageModel):
 
 
 class MvpClassifier(Mvp):
-    """MVP with a linear head over the pooled pair (section 4.3 of the paper: SNLI-VE)."""
+    """MVP with a linear head over the pooled pair (section 4.3 of the paper: SNLI-VE), or over a text's pairs with several images."""
 
-    def __init__(self, config: MvpConfig, classes: int, heads: tuple[MvpHead, ...] = ()) -> None:
+    def __init__(self, config: MvpConfig, classes: int, heads: tuple[MvpHead, ...] = (), images: int = 1) -> None:
         super().__init__(config, heads)
         self.pooler = nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.cls_head = nn.Linear(config.width, classes)
+        self.cls_head = nn.Linear(images * config.width, classes)
         for module in (self.pooler, self.cls_head):
             initialize(module)
 

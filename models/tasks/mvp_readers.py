@@ -156,6 +156,22 @@ class LabelReader(PixelReader):
         return self.mvp.logits(self.concepts(batch))
 
 
+class StatementReader(PixelReader):
+    """With a linear head over the pooled pairs of a text with its first and its second image; asked as `PairModel` is."""
+
+    def __init__(self, config: ModelConfig, reading: ImageReading) -> None:
+        super().__init__(config, reading, lambda sizes: MvpClassifier(sizes, 2, images=2))
+
+    def statement_logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [R, 2]; class 1: the statement is true. Images [2R, 3, S, S], all first ones before the second; token ids [R, L]."""
+        mvp, seen = self.mvp, self.concepts({"image": images})
+        assert isinstance(mvp, MvpClassifier), "built as one"
+        _, regions = mvp.encode_image(seen["tag_ids"], seen["tag_mask"], seen["regions"], seen["region_mask"])
+        text = mvp.encode_text(ids, mask).repeat(2, 1, 1)  # [2R, L, H]
+        pooled = mvp.pool(mvp.fuse(text, mask.repeat(2, 1), regions, seen["region_mask"])[-1])  # [2R, H]
+        return mvp.cls_head(mvp.dropout(torch.cat(pooled.chunk(2), dim=-1)))
+
+
 class MvpRetrieval(Task):
     """Fine-tuning for retrieval: batches as of `models.tasks.retrieval.Retrieval`."""
 

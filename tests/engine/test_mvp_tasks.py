@@ -13,14 +13,16 @@ from common.errors import UserError
 from dataset.phrases import PhraseVocabulary, extract
 from dataset.tasks.classification import classification_reader
 from dataset.tasks.galleries import gallery_sources
+from dataset.tasks.nlvr import statement_reader
 from dataset.tokenizers import load_tokenizer, token_lists
 from engine.board import LocalBoard
 from engine.config.classification import ClassificationConfig
 from engine.config.loader import load_config
+from engine.config.nlvr import NlvrConfig
 from engine.config.schema import RetrievalConfig, RunConfig
 from engine.config.validate import validate_run
 from engine.config.vqa import VqaConfig
-from engine.evaluators import ClassEvaluator, Evaluator, HeldOut, Inputs, RetrievalEvaluator, retrieval_evaluator
+from engine.evaluators import ClassEvaluator, Evaluator, HeldOut, Inputs, RetrievalEvaluator, StatementEvaluator, retrieval_evaluator
 from engine.evaluators.vqa import VqaEvaluator
 from engine.interruption import Interruption
 from engine.tasks import make_task, open_streams
@@ -29,6 +31,7 @@ from small_run import task_settings, write_config
 
 HEAD = {"classes": 2, "depth": "linear"}
 RESERVE = 6
+TASKS = ["retrieval", "vqa", "classification", "nlvr"]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,11 @@ def folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number, (image, text) in enumerate(captions)
         ]
         (folder / f"labels_{split}.json").write_text(json.dumps(labelled))
+        statements = [
+            {"sentence": record["text"], "label": str(record["label"] == "1"), "images": [record["image"], labelled[0]["image"]]}
+            for record in labelled
+        ]
+        (folder / f"statements_{split}.json").write_text(json.dumps(statements))
     return folder
 
 
@@ -58,11 +66,11 @@ def settings_of(task: str, data: Path, folder: Path, **changes: Any) -> dict[str
         settings["evaluation"] = {"mode": "classify"}
     if task == "retrieval":
         settings["evaluation"] = {"top_k": 4}
+    if task in ("classification", "nlvr"):
+        kind, names = {"classification": "labels", "nlvr": "statements"}[task], {"train": "train", "validation": "val", "test": "test"}
+        settings["data"] |= {split: str(folder / f"{kind}_{name}.json") for split, name in names.items()}
     if task == "classification":
-        files = {
-            split: str(folder / f"labels_{name}.json") for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
-        }
-        settings["data"] |= files | {"labels": ["0", "1"]}
+        settings["data"] |= {"labels": ["0", "1"]}
         settings["head"] = HEAD
     return merged(settings, changes)
 
@@ -76,7 +84,7 @@ def config_of(task: str, data: Path, folder: Path, tmp_path: Path, **changes: An
     return load_config(write_config(tmp_path / "c.yaml", settings_of(task, data, folder, **changes))).config
 
 
-@pytest.mark.parametrize("task", ["retrieval", "vqa", "classification"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_recipe_that_fits_is_ready(task: str, small_data: Path, folder: Path, tmp_path: Path) -> None:
     assert "ready to run" in validate_run(config_of(task, small_data, folder, tmp_path))[0]
 
@@ -93,6 +101,7 @@ def test_a_recipe_that_fits_is_ready(task: str, small_data: Path, folder: Path, 
         ("retrieval", {"model": {"vision": {"frames": 2}}}, "MVP takes images, no clips"),
         ("retrieval", {"model": {"mvp": {"region_features": 2054}}}, "tasks take regions from pixels"),
         ("classification", {"head": {"depth": "deep"}}, "single linear layer"),
+        ("nlvr", {"pair_fusion": "alternating"}, "set concatenated, and assignment null"),
         ("captioning", {}, "cannot be trained for the task captioning"),
     ],
 )
@@ -132,6 +141,9 @@ def evaluator_of(config: RunConfig, inputs: Inputs) -> Evaluator:
         case ClassificationConfig():
             read = classification_reader(config.data, "image_text")
             return ClassEvaluator("test", HeldOut(config.data, read, inputs, config.evaluation.batch_size, [0, 1]))
+        case NlvrConfig():
+            assert config.data is not None
+            return StatementEvaluator("test", HeldOut(config.data, statement_reader, inputs, config.evaluation.batch_size, [0, 1]))
     raise TypeError
 
 
@@ -147,7 +159,7 @@ def scores_of(evaluator: Any) -> list[float]:
             return evaluator.judged.flatten().tolist()
 
 
-@pytest.mark.parametrize("task", ["retrieval", "vqa", "classification"])
+@pytest.mark.parametrize("task", TASKS)
 def test_evaluation_does_not_depend_on_the_batch_size(task: str, small_data: Path, folder: Path, tmp_path: Path) -> None:
     found: list[tuple[dict[str, float], list[float]]] = []
     more = {"text_batch_size": 3, "pair_batch_size": 5} if task == "retrieval" else {}
@@ -165,7 +177,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(task: str, small_data: Pat
     assert len(set(found[0][1])) > 3  # the model tells its inputs apart
 
 
-@pytest.mark.parametrize("task", ["retrieval", "vqa", "classification"])
+@pytest.mark.parametrize("task", TASKS)
 def test_records_become_losses(task: str, small_data: Path, folder: Path, tmp_path: Path) -> None:
     config = config_of(task, small_data, folder, tmp_path)
     stream = open_streams(config, tokenizer_of(config))["train"]

@@ -11,7 +11,8 @@ from models.objectives.answers import soft_scores
 from models.tasks.base import Task
 from models.tasks.classification import Classification, HeadConfig, predict_classes
 from models.tasks.mvp import mvp_states
-from models.tasks.mvp_readers import ImageReading, LabelReader, MvpAnswering, MvpRetrieval, RetrievalReader
+from models.tasks.mvp_readers import ImageReading, LabelReader, MvpAnswering, MvpRetrieval, RetrievalReader, StatementReader
+from models.tasks.nlvr import Nlvr, predict_statements
 
 READING = ImageReading(((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 0.5), (0.5, 0.5, 1.0, 1.0)), (2, 3))
 ROWS, ANSWERS = 4, 5
@@ -31,7 +32,7 @@ def batch() -> dict[str, Tensor]:
         "answer_owner": torch.tensor([0, 0, 1, 2, 3]),
         "answer_labels": torch.tensor([0, 1, 4, 2, 2]),
         "answer_weights": torch.tensor([0.2, 0.8, 1.0, 1.0, 1.0]),
-        "label": torch.tensor([0, 1, 2, 2]),
+        "label": torch.tensor([0, 1, 1, 0]),
     }
 
 
@@ -41,12 +42,15 @@ def tasks(mode: GradientMode = "exact") -> dict[str, Task]:
         "retrieval": MvpRetrieval(MODEL, READING, {"itc": 1.0, "itm": 1.0}, mode),
         "vqa": MvpAnswering(MODEL, READING, ANSWERS),
         "labels": Classification(MODEL, HEAD, mode, model=LabelReader(MODEL, READING, HEAD)),
+        "nlvr": Nlvr(MODEL, "concatenated", mode, StatementReader(MODEL, READING)),
     }
 
 
-@pytest.mark.parametrize("name", ["retrieval", "vqa", "labels"])
+@pytest.mark.parametrize("name", ["retrieval", "vqa", "labels", "nlvr"])
 def test_every_parameter_learns_and_phrases_and_words_alike(name: str) -> None:
     task, given = tasks()[name], batch()
+    if name == "nlvr":
+        given["image"] = torch.cat([given["image"], given["image"].flip(0)])
     losses = task({"train": given})
     assert set(losses) == set(task.weights)
     torch.stack([*losses.values()]).sum().backward()
@@ -107,6 +111,20 @@ def test_heads_for_other_labels_start_fresh_and_answers_from_what_predicts_words
     reader = RetrievalReader(MODEL, READING)
     other = dict(reader.state_dict()) | {"mvp.cls_head.bias": torch.zeros(7)}
     assert "mvp.cls_head.weight" not in reader.adopt(other) and "mvp.pooler.weight" in reader.adopt(other)
+
+
+def test_statements_are_judged_by_both_images_in_their_order() -> None:
+    model, given = tasks()["nlvr"].model.eval(), batch()
+    text, first = (given["text_ids"], given["text_mask"]), given["image"]
+    second = first.roll(1, dims=0)
+
+    def judged(*images: Tensor) -> Tensor:
+        return predict_statements(model, torch.cat(images), *text)  # pyright: ignore
+
+    found = judged(first, second)
+    for other in (judged(first, first), judged(second, second), judged(second, first)):
+        assert (found - other).abs().min() > 1e-5
+    torch.testing.assert_close(found[:1], predict_statements(model, torch.cat([first[:1], second[:1]]), *(part[:1] for part in text)))  # pyright: ignore
 
 
 def test_probabilities_of_labels_do_not_depend_on_padding() -> None:
