@@ -161,14 +161,14 @@ class Classification(Task):
     """Fine-tuning on labelled rows: batches as for `Classifier.states`, and label int64 [R], IGNORED where a row has none; or label
     float32 [R] of numbers."""
 
-    model: Classifying  # pyright: ignore
+    model: Classifying
 
     def __init__(
         self, config: ModelConfig, head: HeadConfig, mode: GradientMode, loss: ClassLoss | None = None, model: Classifying | None = None
     ) -> None:
         """`model`: another one than that of `Classifier`."""
         super().__init__()
-        self.model = Classifier(config, head) if model is None else model  # pyright: ignore
+        self.model = Classifier(config, head) if model is None else model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.loss = ClassLoss() if loss is None else loss
         self.weights = {"train/cls": 1.0}
         self.mode: GradientMode = mode

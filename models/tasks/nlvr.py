@@ -170,12 +170,12 @@ class Nlvr(Task):
     Batches hold image [2R, 3, S, S] as `PairModel.states` takes them, text_ids, text_mask [R, L], and label [R], 1 for true statements.
     """
 
-    model: Judging  # pyright: ignore
+    model: Judging
 
     def __init__(self, config: ModelConfig, fusion: PairFusion, mode: GradientMode, model: Judging | None = None) -> None:
         """`model`: another one than that of `PairModel`."""
         super().__init__()
-        self.model = pair_model(config, fusion) if model is None else model  # pyright: ignore
+        self.model = pair_model(config, fusion) if model is None else model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.weights = {"train/cls": 1.0}
         self.mode: GradientMode = mode
 

@@ -1,5 +1,7 @@
 """MVP in the tasks: what learns, that ranking sees the pairs that training sees, and where heads start from."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -65,7 +67,7 @@ def test_ranking_gives_pairs_the_features_and_logits_that_training_gives_them() 
     assert isinstance(task, MvpRetrieval)
     model = task.model
     with torch.no_grad():
-        read = model.concepts(given) | {"side_draws": torch.zeros(ROWS)}  # pyright: ignore
+        read = {**model.concepts(given), "side_draws": torch.zeros(ROWS)}
         states = mvp_states(model.mvp, read, ("itc", "itm"), task.learning)
         assert states.positive is not None
         tokens, text = model.encode_images(given["image"]), model.encode_text(given["text_ids"], given["text_mask"])
@@ -101,35 +103,37 @@ def test_an_answer_scores_three_tenths_for_each_who_gave_it_and_at_most_one() ->
 
 
 def test_heads_for_other_labels_start_fresh_and_answers_from_what_predicts_words() -> None:
-    answering = tasks()["vqa"].model
+    answering: Any = tasks()["vqa"].model
     own = answering.state_dict()
     file = {name: tensor for name, tensor in own.items() if "vqa_head" not in name}
     words = {f"mvp.mlm_head.{part}": own[f"mvp.vqa_head.{part}"] for part in ("dense.weight", "dense.bias", "norm.weight", "norm.bias")}
-    adopted = answering.adopt(file | words)  # pyright: ignore
+    adopted = answering.adopt(file | words)
     assert adopted["mvp.vqa_head.dense.weight"] == "mvp.mlm_head.dense.weight" and "mvp.vqa_head.bias" not in adopted
-    assert answering.adopt(dict(own))["mvp.vqa_head.bias"] == "mvp.vqa_head.bias"  # pyright: ignore
+    assert answering.adopt(dict(own))["mvp.vqa_head.bias"] == "mvp.vqa_head.bias"
     reader = RetrievalReader(MODEL, READING)
     other = dict(reader.state_dict()) | {"mvp.cls_head.bias": torch.zeros(7)}
     assert "mvp.cls_head.weight" not in reader.adopt(other) and "mvp.pooler.weight" in reader.adopt(other)
 
 
 def test_statements_are_judged_by_both_images_in_their_order() -> None:
-    model, given = tasks()["nlvr"].model.eval(), batch()
+    model: Any = tasks()["nlvr"].model.eval()
+    given = batch()
     text, first = (given["text_ids"], given["text_mask"]), given["image"]
     second = first.roll(1, dims=0)
 
     def judged(*images: Tensor) -> Tensor:
-        return predict_statements(model, torch.cat(images), *text)  # pyright: ignore
+        return predict_statements(model, torch.cat(images), *text)
 
     found = judged(first, second)
     for other in (judged(first, first), judged(second, second), judged(second, first)):
         assert (found - other).abs().min() > 1e-5
-    torch.testing.assert_close(found[:1], predict_statements(model, torch.cat([first[:1], second[:1]]), *(part[:1] for part in text)))  # pyright: ignore
+    torch.testing.assert_close(found[:1], predict_statements(model, torch.cat([first[:1], second[:1]]), *(part[:1] for part in text)))
 
 
 def test_probabilities_of_labels_do_not_depend_on_padding() -> None:
-    model, given = tasks()["labels"].model.eval(), batch()
+    model: Any = tasks()["labels"].model.eval()
+    given = batch()
     longer = {key: torch.nn.functional.pad(given[key], (0, 4)) for key in ("text_ids", "text_mask")}
-    found = predict_classes(model, given)  # pyright: ignore
-    torch.testing.assert_close(found, predict_classes(model, given | longer))  # pyright: ignore
+    found = predict_classes(model, given)
+    torch.testing.assert_close(found, predict_classes(model, given | longer))
     torch.testing.assert_close(found.sum(dim=1), torch.ones(ROWS))
