@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from engine.config.schema import ConceptTaskConfig, PretrainConfig, RunConfig
 
 
+WITHOUT_MVP = ("captioning", "zero_shot")
+"""Tasks for which there is no form of MVP."""
+
+
 class PhraseProbe(Settings):
     """Which regions phrases find: held-out phrases with boxes, of which training has none."""
 
@@ -68,6 +72,13 @@ def _stream_problems(config: PretrainConfig, stream: ConceptStream) -> list[str]
     if (stream.regions.source == "features") != (mvp.region_features is not None):
         found.append(".regions.source features and model.mvp.region_features go together; set both or neither.")
     return found
+
+
+def no_such_task(config: RunConfig) -> list[tuple[str, str]]:
+    """That MVP is asked for a task that it has no form for, as key and message."""
+    if config.model.mvp is None or config.task not in WITHOUT_MVP:
+        return []
+    return [("model.mvp", f"model.mvp: MVP cannot be trained for the task {config.task}. Set it to null, or take another task.")]
 
 
 def task_problems(config: ConceptTaskConfig) -> list[tuple[str, str]]:

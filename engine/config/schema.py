@@ -21,15 +21,13 @@ from dataset.config import (
 )
 from dataset.parallel_config import ParallelTextStream
 from dataset.streams.unpaired_config import ImageStream, TextStream
-from engine.config.concepts import PhraseProbe, concept_problems, task_problems
+from engine.config.concepts import PhraseProbe, concept_problems, no_such_task, task_problems
 from engine.config.engine_settings import EngineSettings
 from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
 from models.config import ModelConfig
 
 TaskName = Literal["pretrain", "retrieval", "grounding", "nlvr", "classification", "vqa", "captioning", "zero_shot"]
-WITHOUT_MVP = ("captioning", "zero_shot")
-"""Tasks for which there is no form of MVP."""
 Rate = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -260,10 +258,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _mvp_has_the_task(self) -> "RunConfig":
-        if self.model.mvp is not None and self.task in WITHOUT_MVP:
-            raise_problems(
-                [("model.mvp", f"model.mvp: MVP cannot be trained for the task {self.task}. Set it to null, or take another task.")]
-            )
+        raise_problems(no_such_task(self))
         return self
 
     def matching_steps(self) -> MatchingSettings | None:
