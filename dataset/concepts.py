@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
 from dataset.config import BoxAugmentationConfig, Positive, Probability, StreamConfig, known_objectives
@@ -82,3 +82,17 @@ class ConceptStream(StreamConfig):
         if self.tags.source == "none" and self.objectives.get("concepts", 0.0) > 0:
             raise ValueError("objectives.concepts predicts hidden tags; weigh it 0 with tags.source none")
         return self
+
+
+class ConceptInputs(Settings):
+    """What MVP reads in a task: phrases, read from each text as it comes, and cells of the image. Images have no tags there."""
+
+    phrases: PhraseSettings
+    regions: RegionSettings = RegionSettings()
+
+    @field_validator("regions")
+    @classmethod
+    def _cells(cls, regions: RegionSettings) -> RegionSettings:
+        if regions.source != "grid":
+            raise ValueError(f"source {regions.source} is for pre-training; the regions of a task are cells (source grid)")
+        return regions

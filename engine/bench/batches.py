@@ -16,10 +16,10 @@ from common.distributed import rank, world_size
 from common.labels import IGNORED
 from dataset.batches import MixedBatches, StreamBatch
 from dataset.loader import batch_loader
-from dataset.tokenizers import load_tokenizer
 from engine.bench.report import BenchRequest
 from engine.bench.synthetic import synthetic_streams
 from engine.tasks import open_streams
+from engine.texts import tokenizer_of
 
 Loaded = dict[str, StreamBatch]
 PREPARED_BYTES = 2 * 2**30
@@ -131,7 +131,7 @@ def make_supply(request: BenchRequest, steps: int) -> Supply:
     config = request.config
     count = steps * config.engine.accumulation
     if request.data == "real":
-        streams = open_streams(config, load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator))
+        streams = open_streams(config, tokenizer_of(config))
         mixed = MixedBatches(streams, request.seed, rank(), world_size(), config.engine.accumulation)
         return Supply(batch_loader(mixed, 0, count, config.engine.workers))
     streams = synthetic_streams(config, request.fixed_length)

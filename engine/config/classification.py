@@ -13,7 +13,7 @@ from dataset.tasks.glue import TASKS
 from dataset.tasks.sources_config import GlueSource, ImageFolderSource, TorchvisionSource
 from dataset.tasks.torchvision_sets import known_set
 from engine.config.errors import raise_problems
-from engine.config.schema import RunConfig, StreamSettings
+from engine.config.schema import ConceptTaskConfig, StreamSettings
 from models.tasks.classification import ClassLoss, HeadConfig
 
 
@@ -26,7 +26,7 @@ class ClassificationEvaluation(Settings):
     """What is computed, times 100; the first chooses the best weights. null: what is usual for the source, else acc."""
 
 
-class ClassificationConfig(RunConfig):
+class ClassificationConfig(ConceptTaskConfig):
     """Fine-tuning and evaluation of a classification head."""
 
     task: Literal["classification"] = "classification"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -49,6 +49,9 @@ class ClassificationConfig(RunConfig):
             problems.append(("head.inputs", f"head.inputs is {head.inputs}, but records of data.source have {given} alone."))
         if head.inputs != "image" and (self.loss.mixup or self.loss.cutmix):
             problems.append(("loss", f"loss.mixup and loss.cutmix mix images alone; head.inputs is {head.inputs}."))
+        if self.model.mvp is not None and head != HeadConfig(classes=head.classes, depth="linear"):
+            text = "head: MVP (model.mvp) has a single linear layer over texts with images: set depth linear, and nothing else but classes."
+            problems.append(("head", text))
         raise_problems(problems)
         return self
 

@@ -14,7 +14,11 @@ from dataset.phrases import PhraseVocabulary
 from models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from engine.config.schema import PretrainConfig
+    from engine.config.schema import ConceptTaskConfig, PretrainConfig, RunConfig
+
+
+WITHOUT_MVP = ("captioning", "zero_shot")
+"""Tasks for which there is no form of MVP."""
 
 
 class PhraseProbe(Settings):
@@ -56,14 +60,6 @@ def concept_problems(config: PretrainConfig) -> list[tuple[str, str]]:
     return problems
 
 
-def vocabulary_problems(model: ModelConfig) -> list[tuple[str, str]]:
-    """Whether the embedding table of MVP has too few rows for the words."""
-    if model.mvp is None or model.mvp.vocab_size >= model.text.vocab_size:
-        return []
-    text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
-    return [("model.mvp.vocab_size", text)]
-
-
 def _stream_problems(config: PretrainConfig, stream: ConceptStream) -> list[str]:
     mvp, text = config.model.mvp, config.model.text
     assert mvp is not None, "checked before"
@@ -78,13 +74,48 @@ def _stream_problems(config: PretrainConfig, stream: ConceptStream) -> list[str]
     return found
 
 
-def check_vocabulary(config: PretrainConfig, stream: ConceptStream) -> None:
-    """Compare a phrase vocabulary with the model's embedding table.
+def no_such_task(config: RunConfig) -> list[tuple[str, str]]:
+    """That MVP is asked for a task that it has no form for, as key and message."""
+    if config.model.mvp is None or config.task not in WITHOUT_MVP:
+        return []
+    return [("model.mvp", f"model.mvp: MVP cannot be trained for the task {config.task}. Set it to null, or take another task.")]
+
+
+def task_problems(config: ConceptTaskConfig) -> list[tuple[str, str]]:
+    """What does not fit together in a recipe of fine-tuning, as key and message."""
+    model, concepts, problems = config.model, config.concepts, []
+    if (concepts is None) != (model.mvp is None):
+        problems.append(("concepts", "concepts and model.mvp go together; set both or neither."))
+    if concepts is None or model.mvp is None:
+        return problems
+    problems += vocabulary_problems(model)
+    longest = config.tokenizer.max_tokens + concepts.phrases.reserve
+    if longest > model.text.max_positions:
+        text = f"texts with phrases may have {longest} positions, but model.text.max_positions is {model.text.max_positions}."
+        problems.append(("concepts.phrases.reserve", f"concepts.phrases.reserve: {text}"))
+    if model.mvp.region_features is not None:
+        text = "model.mvp.region_features: tasks take regions from pixels alone, not from a file. Set it to null."
+        problems.append(("model.mvp.region_features", text))
+    if model.vision.frames is not None:
+        problems.append(("model.vision.frames", "model.vision.frames: MVP takes images, no clips. Set it to null."))
+    return problems
+
+
+def vocabulary_problems(model: ModelConfig) -> list[tuple[str, str]]:
+    """Whether the embedding table of MVP has too few rows for the words."""
+    if model.mvp is None or model.mvp.vocab_size >= model.text.vocab_size:
+        return []
+    text = f"model.mvp.vocab_size is {model.mvp.vocab_size}, which must hold the {model.text.vocab_size} words (model.text.vocab_size)."
+    return [("model.mvp.vocab_size", text)]
+
+
+def check_vocabulary(config: RunConfig, file: str) -> None:
+    """Compare the phrase vocabulary of a file with the model's embedding table.
 
     Raises:
         UserError: they do not fit.
     """
-    mvp, path = config.model.mvp, Path(stream.phrases.vocabulary)
+    mvp, path = config.model.mvp, Path(file)
     assert mvp is not None, "the config was checked"
     vocabulary = PhraseVocabulary.load(path)
     rows = max(vocabulary.rows, config.model.text.vocab_size)

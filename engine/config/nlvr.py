@@ -8,7 +8,7 @@ from pydantic import model_validator
 from common.settings import Settings
 from dataset.config import ImageTextStream, Positive, StatementData
 from engine.config.errors import raise_problems
-from engine.config.schema import RunConfig, StreamSettings
+from engine.config.schema import ConceptTaskConfig, StreamSettings
 from models.tasks.nlvr import PairFusion
 
 
@@ -19,7 +19,7 @@ class NlvrEvaluation(Settings):
     """Statements at once."""
 
 
-class NlvrConfig(RunConfig):
+class NlvrConfig(ConceptTaskConfig):
     """Fine-tuning and evaluation on statements about two images, or the domain pre-training before it."""
 
     task: Literal["nlvr"] = "nlvr"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -41,6 +41,9 @@ class NlvrConfig(RunConfig):
             problems.append(("data", f"data and assignment are {both}"))
         if self.assignment is not None and self.pair_fusion != "alternating":
             problems.append(("pair_fusion", "assignment trains layers in pairs: set pair_fusion: alternating."))
+        if self.model.mvp is not None and (self.assignment is not None or self.pair_fusion != "concatenated"):
+            text = "pair_fusion: MVP (model.mvp) classifies what it makes of either image: set concatenated, and assignment null."
+            problems.append(("pair_fusion", text))
         raise_problems(problems)
         return self
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
-from dataset.concepts import ConceptStream
+from dataset.concepts import ConceptInputs, ConceptStream
 from dataset.config import (
     ImageTextStream,
     MatchingSettings,
@@ -21,7 +21,7 @@ from dataset.config import (
 )
 from dataset.parallel_config import ParallelTextStream
 from dataset.streams.unpaired_config import ImageStream, TextStream
-from engine.config.concepts import PhraseProbe, concept_problems
+from engine.config.concepts import PhraseProbe, concept_problems, no_such_task, task_problems
 from engine.config.engine_settings import EngineSettings
 from engine.config.errors import raise_problems
 from engine.config.videos import OrderProbe, clip_problems, matching_problems
@@ -256,6 +256,11 @@ class RunConfig(Settings):
     loggers: LoggerSettings = LoggerSettings()
     report: ReportSettings = ReportSettings()
 
+    @model_validator(mode="after")
+    def _mvp_has_the_task(self) -> "RunConfig":
+        raise_problems(no_such_task(self))
+        return self
+
     def matching_steps(self) -> MatchingSettings | None:
         """In which steps matching is learned; None: in all."""
         return None
@@ -361,7 +366,19 @@ class PretrainConfig(RunConfig):
         return {name for stream in self.streams.values() if stream.weight > 0 for name in self.learned(stream)}
 
 
-class RetrievalConfig(RunConfig):
+class ConceptTaskConfig(RunConfig):
+    """What every task has that MVP can be fine-tuned for."""
+
+    concepts: ConceptInputs | None = None
+    """Phrases and regions, where the model is MVP (model.mvp)."""
+
+    @model_validator(mode="after")
+    def _concepts_fit(self) -> "ConceptTaskConfig":
+        raise_problems(task_problems(self))
+        return self
+
+
+class RetrievalConfig(ConceptTaskConfig):
     """Fine-tuning and evaluation of image-text retrieval."""
 
     task: Literal["retrieval"] = "retrieval"  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -21,7 +21,6 @@ from dataset.tasks.grounding import GroundingSet
 from dataset.tasks.labelled import LabelledSet
 from dataset.tasks.nlvr import statement_reader
 from dataset.tasks.retrieval import RetrievalGallery
-from dataset.tokenizers import load_tokenizer
 from engine.config.captioning import CaptioningConfig
 from engine.config.classification import ClassificationConfig
 from engine.config.grounding import GroundingConfig, RegionsMethod
@@ -33,6 +32,7 @@ from engine.config.validate_zero_shot import zero_shot_set
 from engine.config.vqa import VqaConfig
 from engine.config.zero_shot import ZeroShotConfig
 from engine.tasks import make_task, open_stream
+from engine.texts import tokenizer_of
 from engine.weights import find_weights
 from models.checkpoints.load import check_checkpoint
 from models.text_swap import check_swap
@@ -142,7 +142,7 @@ def _weights(config: RunConfig, model: VisionLanguageModel) -> Iterator[str]:
 
 
 def _tokenizer(config: RunConfig, loaded: list[PreTrainedTokenizerBase]) -> Iterator[str]:
-    tokenizer = load_tokenizer(config.tokenizer.path, config.tokenizer.ends_with_separator)
+    tokenizer = tokenizer_of(config)
     loaded.append(tokenizer)
     text, longest = config.model.text, config.tokenizer.max_tokens
     if len(tokenizer) > text.vocab_size:

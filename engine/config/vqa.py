@@ -9,7 +9,7 @@ from common.settings import Settings
 from dataset.config import Positive
 from dataset.tasks.vqa_config import VqaData
 from engine.config.errors import raise_problems
-from engine.config.schema import RunConfig, StreamSettings
+from engine.config.schema import ConceptTaskConfig, StreamSettings
 
 
 class VqaEvaluation(Settings):
@@ -32,7 +32,7 @@ class VqaEvaluation(Settings):
     """generate only: 0 compares sums of log-probabilities, 1 means over tokens."""
 
 
-class VqaConfig(RunConfig):
+class VqaConfig(ConceptTaskConfig):
     """Fine-tuning and evaluation of visual question answering."""
 
     task: Literal["vqa"] = "vqa"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -47,6 +47,9 @@ class VqaConfig(RunConfig):
         if self.evaluation.mode != "generate" and self.data.answers is None:
             text = f"evaluation.mode {self.evaluation.mode} needs data.answers, the list of answers. Name one, or set the mode to generate."
             raise_problems([("data.answers", text)])
+        if self.model.mvp is not None and self.evaluation.mode != "classify":
+            text = f"evaluation.mode is {self.evaluation.mode}, but MVP (model.mvp) has no decoder. Set it to classify."
+            raise_problems([("evaluation.mode", text)])
         return self
 
     def batches(self) -> Mapping[str, StreamSettings]:

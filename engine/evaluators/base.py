@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.distributed import rank, world_size
-from dataset.tokenizers import load_tokenizer
 from engine.config.schema import RunConfig
 from engine.interruption import Interruption
+from engine.texts import longest_text, tokenizer_of
 from evaluation.report import ReportPanels
 from models.vlm import VisionLanguageModel
 
@@ -40,9 +40,8 @@ class Inputs:
         Raises:
             UserError: there is no tokenizer at the path given.
         """
-        texts, vision = config.tokenizer, config.model.vision
-        tokenizer = load_tokenizer(texts.path, texts.ends_with_separator)
-        return cls(tokenizer, texts.max_tokens, vision.image_size, device, interruption, vision.frames)
+        vision = config.model.vision
+        return cls(tokenizer_of(config), longest_text(config), vision.image_size, device, interruption, vision.frames)
 
     def stoppable(self, batches: Iterable[Item]) -> Iterator[Item]:
         """The batches of an evaluation's share; ends with `Interrupted` when the run is to stop. For what all ranks do, not one alone."""

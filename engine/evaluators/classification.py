@@ -16,7 +16,7 @@ from dataset.tasks.sources_config import GlueSource
 from engine.evaluators.labelled import HeldOut, LabelledEvaluator
 from evaluation.classification import write_glue, write_labels
 from evaluation.scores import score
-from models.tasks.classification import Classifier, predict_classes
+from models.tasks.classification import Classifying, predict_classes
 from models.vlm import VisionLanguageModel
 
 
@@ -41,7 +41,7 @@ class ClassEvaluator(LabelledEvaluator):
         return self.names
 
     def _chances(self, model: VisionLanguageModel, batch: dict[str, Tensor]) -> Tensor:
-        assert isinstance(model, Classifier), "the task classification has no other"
+        assert isinstance(model, Classifying), "the task classification has no other"
         return predict_classes(model, batch)
 
     def _predicted(self, chances: Tensor) -> list[int] | list[float]:

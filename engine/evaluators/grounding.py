@@ -20,7 +20,7 @@ from evaluation.heat import box_mask, mask_iou
 from evaluation.report import AttentionPanel, BoxPanel, ReportPanels
 from models.attention import recording
 from models.fusion import FusionPass
-from models.mvp.pixels import PixelMvp
+from models.mvp.pixels import PixelEncoders
 from models.vlm import VisionLanguageModel
 
 MASK_IOU = "segmentation/mean_iou"
@@ -71,7 +71,7 @@ class GroundingEvaluator:
         boxes: list[BoxPanel] = []
         attention: list[AttentionPanel] = []
         for batch in self._loader(self._shown(samples)):
-            if not isinstance(model, PixelMvp):
+            if not isinstance(model, PixelEncoders):
                 attention += self._attention_panels(model, batch)
             found = self._predict(model, batch)
             for index, (item, box) in enumerate(zip(batch["items"], found.boxes[""], strict=True)):

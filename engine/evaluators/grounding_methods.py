@@ -16,7 +16,7 @@ from dataset.tasks.regions import candidate_boxes, candidate_tensors, whole_imag
 from engine.config.grounding import BoxMethod, HeatMethod, Method
 from evaluation.grounding import iou
 from evaluation.heat import Heat, best_box, hot_box, hot_pixels, mask_iou, spread
-from models.mvp.pixels import PixelMvp
+from models.mvp.pixels import PixelEncoders
 from models.tasks.grounding import predict_boxes
 from models.tasks.heat import heat_maps
 from models.tasks.region_grounding import best_regions
@@ -116,7 +116,7 @@ class RankedCandidates:
 
     def __call__(self, model: VisionLanguageModel, batch: GroundingBatch, device: torch.device) -> Found:
         """See `Answers`."""
-        assert isinstance(model, PixelMvp), "method regions goes with model.mvp"
+        assert isinstance(model, PixelEncoders), "method regions goes with model.mvp"
         items = batch["items"]
         boxes = [candidate_boxes(item["candidates"], item["size"])[: self.settings.max] for item in items]
         regions = [whole_image(found, item["size"]) for found, item in zip(boxes, items, strict=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from dataset.tasks.labelled import LabelledSet
 from engine.evaluators.labelled import LabelledEvaluator
 from evaluation.classification import consistency, write_statements
-from models.tasks.nlvr import PairModel, predict_statements
+from models.tasks.nlvr import Judging, predict_statements
 from models.vlm import VisionLanguageModel
 
 
@@ -23,7 +23,7 @@ class StatementEvaluator(LabelledEvaluator):
         return "False", "True"
 
     def _chances(self, model: VisionLanguageModel, batch: dict[str, Tensor]) -> Tensor:
-        assert isinstance(model, PairModel), "the task nlvr has no other"
+        assert isinstance(model, Judging), "the task nlvr has no other"
         true = predict_statements(model, batch["image"], batch["text_ids"], batch["text_mask"])
         return torch.stack([1 - true, true], dim=1)
 

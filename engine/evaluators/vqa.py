@@ -15,9 +15,8 @@ from engine.config.vqa import VqaConfig, VqaEvaluation
 from engine.evaluators.base import Inputs, share_of, spread
 from evaluation.report import AnswerPanel, ReportPanels
 from evaluation.vqa import commonest, vqa_accuracy, vqa_metrics, write_submission
-from models.answering import AnsweringModel
 from models.generation import BeamSettings
-from models.tasks.vqa import Answerer, AnswerList, Answers, Classification, Generation, Ranking
+from models.tasks.vqa import Answerer, AnswerList, Answers, Choosing, Classification, Generation, Ranking
 from models.vlm import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class VqaEvaluator:
         return DataLoader(Subset(self.data, indices), batch_size=size, collate_fn=collate)  # pyright: ignore[reportReturnType]
 
     def _answer(self, model: VisionLanguageModel, batch: VqaBatch) -> list[Predicted]:
-        assert isinstance(model, AnsweringModel), "the model of this task"
+        assert isinstance(model, Choosing), "the model of this task"
         device = self.inputs.device
         found = self.answerer(model, batch["image"].to(device), batch["text_ids"].to(device), batch["text_mask"].to(device))
         return list(zip(self._texts(found), found.confidence.float().cpu().tolist(), strict=True))

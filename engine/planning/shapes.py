@@ -124,7 +124,7 @@ def step_shapes(config: RunConfig, lengths: TextLengths | None) -> dict[str, Str
     if config.task not in PLANNED:
         raise UserError(f"There is no plan of the task {config.task} yet; there are plans of {', '.join(PLANNED)}.")
     if config.model.mvp is not None:
-        raise UserError("There is no plan of models with model.mvp yet.")
+        raise UserError("There is no plan of MVP (model.mvp) yet.")
     return {name: _stream_shape(config, settings, lengths) for name, settings in config.batches().items()}
 
 

@@ -12,7 +12,7 @@ from models.initial_weights.mvp import mvp_text_weights
 from models.initial_weights.text import text_weights
 from models.initial_weights.tokenizer import tokenizer_weights
 from models.initial_weights.vision import vision_weights
-from models.mvp.pixels import PixelMvp
+from models.mvp.pixels import PixelEncoders
 from models.vlm import VisionLanguageModel
 
 __all__ = ["load_initial_weights", "load_text_encoder"]
@@ -23,7 +23,7 @@ NOT_IN_EVERY_FILE = ("vision.backbone.mask_token",)
 """Files of BEiT-2 after fine-tuning have lost it; it then starts fresh."""
 
 
-def load_initial_weights(model: VisionLanguageModel | PixelMvp, allow_missing: Sequence[str] = ()) -> frozenset[str]:
+def load_initial_weights(model: VisionLanguageModel | PixelEncoders, allow_missing: Sequence[str] = ()) -> frozenset[str]:
     """Fill the encoders, and what the paper copies from them, from the places that the configuration names.
 
     Args:
@@ -43,7 +43,7 @@ def load_initial_weights(model: VisionLanguageModel | PixelMvp, allow_missing: S
         filled |= _fill(model, vision_weights(vision, vision.weights), source)
         _check_whole(model, "vision.", filled, allow_missing, source)
     if text.weights:
-        if isinstance(model, PixelMvp):
+        if isinstance(model, PixelEncoders):
             source = f"model.text.weights {text.weights}"
             return frozenset(filled | _fill(model, mvp_text_weights(model, text.weights), source))
         head = "text_mlm_head" if hasattr(model, "text_mlm_head") else "mlm_head"  # X-FM's other head, over fused states, starts random

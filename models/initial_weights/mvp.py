@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from models.initial_weights.text import text_weights
-from models.mvp.pixels import PixelMvp
+from models.mvp.pixels import PixelEncoders
 
 EMBEDDINGS = {"word_embeddings": "words", "position_embeddings": "positions", "token_type_embeddings": "types", "LayerNorm": "norm"}
 
 
-def mvp_text_weights(model: PixelMvp, source: str) -> dict[str, Tensor]:
+def mvp_text_weights(model: PixelEncoders, source: str) -> dict[str, Tensor]:
     """Read a pretrained BERT under the names of an MVP model.
 
     The published code does not say what its encoders started from. Here text and visual encoder start from the same lower layers, and rows
@@ -30,7 +30,7 @@ def mvp_text_weights(model: PixelMvp, source: str) -> dict[str, Tensor]:
     return dict(_renamed(model, text_weights(whole, source, "mlm_head"), lengths, joint))
 
 
-def _renamed(model: PixelMvp, weights: dict[str, Tensor], lengths: list[int], joint: int) -> Iterator[tuple[str, Tensor]]:
+def _renamed(model: PixelEncoders, weights: dict[str, Tensor], lengths: list[int], joint: int) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in weights.items():
         part, _, rest = name.removeprefix("text.backbone.").partition(".")
         if part == "embeddings":
@@ -50,7 +50,7 @@ def _renamed(model: PixelMvp, weights: dict[str, Tensor], lengths: list[int], jo
             yield f"mvp.{name}", tensor
 
 
-def _rows(model: PixelMvp, words: Tensor) -> Tensor:
+def _rows(model: PixelEncoders, words: Tensor) -> Tensor:
     """Word rows of the source, phrase rows of the model."""
     table = model.mvp.embeddings.words.weight.detach().clone()
     table[: len(words)] = words

@@ -3,7 +3,7 @@
 Shapes: R pairs, V regions, N patches of a g x g grid, D vision width.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +21,18 @@ FUSED: set[str] = {"itm", "mlm", "phrase_grounding"}
 """Objectives over the joint encoder."""
 
 
-class PixelMvp(nn.Module):
+class PixelEncoders(nn.Module):
     """A vision encoder and MVP's encoders and heads over what it sees; without one where regions come from a file."""
 
-    def __init__(self, config: ModelConfig, make_mvp: Callable[[], Mvp]) -> None:
-        """`make_mvp` gives MVP as the task at hand needs it, of sizes that `mvp_config` tells."""
+    def __init__(self, config: ModelConfig, build: Callable[[], Mvp]) -> None:
+        """`build` makes MVP's part, once the vision encoder has drawn its initial weights."""
         super().__init__()
         self.config = config
         self.visual_tokenizer = None
         settings = config.mvp
-        assert settings is not None, "recipes of MVP have model.mvp"
+        assert settings is not None, "a recipe of MVP has model.mvp"
         self.vision = build_vision(config.vision) if settings.region_features is None else None
-        self.mvp = make_mvp()
+        self.mvp = build()
         if config.initializer_std != STANDARD_STD:
             rescale([part for part in (self.vision, self.mvp) if part is not None], config.initializer_std / STANDARD_STD)
         if self.vision is not None and settings.freeze_vision:
@@ -62,10 +62,20 @@ class PixelMvp(nn.Module):
         return {**batch, "regions": region_vectors(tokens[:, 1:], batch["region_boxes"])}
 
 
-def mvp_config(config: ModelConfig, fuses: bool) -> MvpConfig:
-    """Sizes of MVP's encoders in a recipe's model; without a joint encoder where nothing is fused."""
+class PixelMvp(PixelEncoders):
+    """With the heads of pre-training."""
+
+    def __init__(self, config: ModelConfig, objectives: Iterable[str]) -> None:
+        wanted, settings = set(objectives), config.mvp
+        assert settings is not None, "a recipe with streams of concepts has model.mvp"
+        heads = heads_for(wanted, settings.learning.grounding == "hard")
+        super().__init__(config, lambda: Mvp(mvp_config(config, bool(wanted & FUSED)), heads))
+
+
+def mvp_config(config: ModelConfig, fuses: bool, answers: int | None = None) -> MvpConfig:
+    """Sizes of MVP's encoders in a recipe's model; without a joint encoder where nothing is fused, with a head where there are answers."""
     text, settings = config.text, config.mvp
-    assert settings is not None, "recipes of MVP have model.mvp"
+    assert settings is not None, "a recipe of MVP has model.mvp"
     return MvpConfig(
         width=text.width,
         heads=text.heads,
@@ -82,18 +92,12 @@ def mvp_config(config: ModelConfig, fuses: bool) -> MvpConfig:
         region_width=settings.region_features or config.vision.width + GEOMETRY,
         region_norm=settings.region_norm,
         phrases=settings.phrases,
+        vqa_answers=answers,
         temperature=config.temperature,
         tied_mlm=config.tied_mlm,
         dropout=text.dropout,
         layer_norm_eps=text.layer_norm_eps,
     )
-
-
-def pretraining_mvp(config: ModelConfig, objectives: Collection[str]) -> Mvp:
-    """MVP with what these objectives of pre-training need."""
-    wanted, settings = set(objectives), config.mvp
-    assert settings is not None, "a recipe with streams of concepts has model.mvp"
-    return Mvp(mvp_config(config, bool(wanted & FUSED)), heads_for(wanted, settings.learning.grounding == "hard"))
 
 
 def heads_for(objectives: set[str], hard: bool) -> list[MvpHead]:

@@ -63,3 +63,18 @@ def soft_answer_loss(logits: Tensor, scores: Tensor) -> Tensor:
     """Binary cross-entropy of every class with its score, summed over classes (MVP, VinVL): logits and scores [B, C], scores in [0, 1]."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.binary_cross_entropy_with_logits(logits, scores.to(logits.dtype), reduction="sum") / len(logits)
+
+
+def soft_scores(labels: Tensor, owner: Tensor, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Scores [B, C] of classes by how many of ten people gave them: 0.3 for each, at most 1 (VinVL's form of the rule of VQA v2).
+
+    Args:
+        labels: [A] the class of each answer; IGNORED where it is none.
+        owner: [A] its question.
+        weights: [A] the share of people who gave it.
+        shape: B, C.
+    """
+    known = labels != IGNORED
+    given = torch.where(known, 3.0 * weights, 0.0)
+    scores = torch.zeros(shape, dtype=weights.dtype, device=weights.device)
+    return scores.index_put((owner, torch.where(known, labels, 0)), given, accumulate=True).clamp(max=1.0)

@@ -5,7 +5,7 @@ Shapes: R rows, N patches, L text tokens, D vision width, H text width, C classe
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -127,13 +127,13 @@ class Classifier(VisionLanguageModel):
 
 
 class MvpClassifier(Mvp):
-    """MVP with a linear head over the pooled pair (section 4.3 of the paper: SNLI-VE)."""
+    """MVP with a linear head over the pooled pair (section 4.3 of the paper: SNLI-VE), or over a text's pairs with several images."""
 
-    def __init__(self, config: MvpConfig, classes: int, heads: tuple[MvpHead, ...] = ()) -> None:
+    def __init__(self, config: MvpConfig, classes: int, heads: tuple[MvpHead, ...] = (), images: int = 1) -> None:
         super().__init__(config, heads)
         self.pooler = nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.cls_head = nn.Linear(config.width, classes)
+        self.cls_head = nn.Linear(images * config.width, classes)
         for module in (self.pooler, self.cls_head):
             initialize(module)
 
@@ -146,15 +146,29 @@ class MvpClassifier(Mvp):
         return self.cls_head(self.dropout(self.pool(joint)))
 
 
+@runtime_checkable
+class Classifying(Protocol):
+    """A model that gives logits of labels."""
+
+    head: HeadConfig
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits [R, C] of a batch."""
+        ...
+
+
 class Classification(Task):
     """Fine-tuning on labelled rows: batches as for `Classifier.states`, and label int64 [R], IGNORED where a row has none; or label
     float32 [R] of numbers."""
 
-    model: Classifier  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: Classifying
 
-    def __init__(self, config: ModelConfig, head: HeadConfig, mode: GradientMode, loss: ClassLoss | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, head: HeadConfig, mode: GradientMode, loss: ClassLoss | None = None, model: Classifying | None = None
+    ) -> None:
+        """`model`: another one than that of `Classifier`."""
         super().__init__()
-        self.model = Classifier(config, head)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.model = Classifier(config, head) if model is None else model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.loss = ClassLoss() if loss is None else loss
         self.weights = {"train/cls": 1.0}
         self.mode: GradientMode = mode
@@ -166,6 +180,7 @@ class Classification(Task):
             return {"train/cls": regression_loss(self.model.logits(batch), batch["label"], self.mode)}
         kept = 1.0
         if loss.mixup or loss.cutmix:
+            assert isinstance(self.model, Classifier), "images alone are mixed, which other models do not read"
             pixels = normalize_images(batch["image"], self.model.dtype, self.model.head.pixels)
             mixed, kept = mix_images(pixels, loss.mixup, loss.cutmix)
             batch = {**batch, "image": mixed}
@@ -178,7 +193,7 @@ class Classification(Task):
 
 
 @torch.no_grad()
-def predict_classes(model: Classifier, batch: Batch) -> Tensor:
+def predict_classes(model: Classifying, batch: Batch) -> Tensor:
     """Probabilities [R, C] of the classes, or values [R, 1] of the number; batch as for `Classifier.states`."""
     logits = model.logits(batch).float()
     return logits if model.head.target == "number" else logits.softmax(dim=-1)

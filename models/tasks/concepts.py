@@ -1,14 +1,13 @@
 """Pre-training of MVP from pixels or region features: every stream's objectives in one step (arXiv 2201.12596, section 3.3)."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.mvp.pixels import PixelMvp, pretraining_mvp
+from models.mvp.pixels import PixelMvp
 from models.objectives.matching import inseparable
 from models.objectives.phrase_grounding import cosines
 from models.tasks.base import Batch, Task
@@ -31,7 +30,7 @@ class ConceptPretraining(Task):
         self.mode: GradientMode = mode
         self.learning = config.mvp.learning
         used = {name for stream in streams.values() for name in stream.objectives}
-        self.model = PixelMvp(config, partial(pretraining_mvp, config, used))  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.model = PixelMvp(config, used)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.weights = {
             f"{name}/{objective}": stream.weight * weight
             for name, stream in streams.items()

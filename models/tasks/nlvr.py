@@ -9,7 +9,7 @@ Shapes: R statements with two images each, B images with captions, P = 1+N visua
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,15 @@ def single_layer(name: str) -> str:
     return LAYER.sub(lambda match: f"fusion.layers.{int(match[1]) // 2}.", name)
 
 
+@runtime_checkable
+class Judging(Protocol):
+    """A model that judges statements about two images."""
+
+    def statement_logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """See `PairModel`."""
+        ...
+
+
 def pair_model(config: ModelConfig, fusion: PairFusion) -> PairModel:
     """A new model for statements about two images, freshly initialised."""
     return AlternatingPairs(config) if fusion == "alternating" else ConcatenatedPairs(config)
@@ -161,11 +170,12 @@ class Nlvr(Task):
     Batches hold image [2R, 3, S, S] as `PairModel.states` takes them, text_ids, text_mask [R, L], and label [R], 1 for true statements.
     """
 
-    model: PairModel  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: Judging
 
-    def __init__(self, config: ModelConfig, fusion: PairFusion, mode: GradientMode) -> None:
+    def __init__(self, config: ModelConfig, fusion: PairFusion, mode: GradientMode, model: Judging | None = None) -> None:
+        """`model`: another one than that of `PairModel`."""
         super().__init__()
-        self.model = pair_model(config, fusion)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.model = pair_model(config, fusion) if model is None else model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.weights = {"train/cls": 1.0}
         self.mode: GradientMode = mode
 
@@ -240,6 +250,6 @@ def _kind(draws: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict_statements(model: PairModel, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+def predict_statements(model: Judging, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Probability [R] that each statement is true; arguments as `PairModel.states`."""
     return model.statement_logits(images, ids, mask).float().softmax(dim=-1)[:, 1]

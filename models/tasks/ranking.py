@@ -11,6 +11,8 @@ Shapes: I images, T texts, Q queries, C what they search, k candidates of a quer
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -170,6 +172,15 @@ def share_by_weight(weights: list[int], rank: int, world: int) -> range:
     return range(cuts[0], len(weights) if rank + 1 == world else cuts[1])
 
 
+@runtime_checkable
+class Matching(Protocol):
+    """A model with a way of its own to match images with candidate texts."""
+
+    def match_candidates(self, images: Any, tokens: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+        """As the function of this name, of what the model's `context` gives."""
+        ...
+
+
 @torch.no_grad()
 def score_pairs(
     model: VisionLanguageModel,
@@ -197,6 +208,7 @@ def score_pairs(
         [pairs of these groups] in the order of `pairs`, on the CPU.
     """
     scores = []
+    match = model.match_candidates if isinstance(model, Matching) else partial(match_candidates, model)
     starts = pairs.counts.cumsum(0) - pairs.counts
     for group in groups:
         each()
@@ -207,7 +219,7 @@ def score_pairs(
         for part in chosen.split(limit):  # more than one only where the group is a single image
             counts = counts if len(part) == len(chosen) else torch.tensor([len(part)])
             states = texts.select(part, device).to(model.dtype)
-            scores.append(match_candidates(model, context, states, texts.lengths[part], counts))
+            scores.append(match(context, states, texts.lengths[part], counts))
     return precise(torch.cat(scores)).cpu() if scores else torch.empty(0)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.distributed import GradientMode
 from models.config import ModelConfig
-from models.mvp.pixels import PixelMvp, mvp_config
+from models.mvp.pixels import PixelEncoders, mvp_config
 from models.objectives.region_ranking import region_overlaps
 from models.tasks.base import Batch, Task
 from models.tasks.contrast import DIRECT, Contrast
@@ -24,12 +24,12 @@ class RegionGrounding(Task):
     """Fine-tuning on referring expressions with their boxes and candidates."""
 
     # as in ConceptPretraining: what the engine asks of a model both kinds have
-    model: PixelMvp  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: PixelEncoders  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: ModelConfig, score: RegionScore, layer: int, mode: GradientMode) -> None:
         """See `MvpReferrer` for `score` and `layer`; what the joint encoder has behind that layer is kept and stays as it is."""
         super().__init__()
-        self.model = PixelMvp(config, lambda: MvpReferrer(mvp_config(config, True), score, layer))  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.model = PixelEncoders(config, lambda: MvpReferrer(mvp_config(config, True), score, layer))  # pyright: ignore[reportIncompatibleVariableOverride]
         layers = [*self.model.mvp.joint_encoder.layers]
         for unused in layers[layer % len(layers) + 1 :]:
             unused.requires_grad_(False)
@@ -48,13 +48,13 @@ class RegionGrounding(Task):
         return {LOSS: batches["train"]["region_mask"].sum()} if self.mode == "exact" else {}
 
 
-def region_scores(model: PixelMvp, batch: Batch) -> Tensor:
+def region_scores(model: PixelEncoders, batch: Batch) -> Tensor:
     """[R, V] how well each candidate fits the text, see `MvpReferrer.region_scores`."""
     assert isinstance(model.mvp, MvpReferrer), "RegionGrounding builds it so"
     return model.mvp.region_scores(model.with_regions(batch))
 
 
 @torch.no_grad()
-def best_regions(model: PixelMvp, batch: Batch) -> Tensor:
+def best_regions(model: PixelEncoders, batch: Batch) -> Tensor:
     """[R] number of the candidate that each text means."""
     return chosen_regions(region_scores(model, batch), batch["region_mask"])

@@ -9,7 +9,7 @@ k candidates of a question, H text width, V vocabulary.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -114,10 +114,19 @@ class Answers:
     """[B, T], the end token after the text."""
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """A model that may be asked to choose an answer."""
+
+    def class_logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [B, C] of questions, token ids [B, L] with mask [B, L], about images [B, .., 3, S, S]."""
+        ...
+
+
 class Answerer(Protocol):
     """A way to answer."""
 
-    def __call__(self, model: AnsweringModel, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
+    def __call__(self, model: Choosing, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
         """Answer questions, token ids [B, L] with mask [B, L], about images or clips [B, .., 3, S, S]."""
         ...
 
@@ -133,8 +142,9 @@ class Ranking:
     """Attend to the padding of questions as well, as X-FM's published evaluation (not its training) does."""
 
     @torch.no_grad()
-    def __call__(self, model: AnsweringModel, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
+    def __call__(self, model: Choosing, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
         """See `Answerer`."""
+        assert isinstance(model, AnsweringModel), "the model that writes answers"
         decoder = model.answer_decoder()
         memory = decoder.memory(model.read_questions(images, ids, mask), None if self.sees_padding else mask)
         ranked = rank_answers(decoder, memory, self.answers.to(ids.device), self.top_k)
@@ -151,8 +161,9 @@ class Generation:
     settings: BeamSettings
 
     @torch.no_grad()
-    def __call__(self, model: AnsweringModel, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
+    def __call__(self, model: Choosing, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
         """See `Answerer`."""
+        assert isinstance(model, AnsweringModel), "the model that writes answers"
         decoder = model.answer_decoder()
         memory = decoder.memory(model.read_questions(images, ids, mask), mask)
         start = torch.full((len(ids), 1), self.start, dtype=torch.int64, device=ids.device)
@@ -165,7 +176,7 @@ class Classification:
     """The likeliest class."""
 
     @torch.no_grad()
-    def __call__(self, model: AnsweringModel, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
+    def __call__(self, model: Choosing, images: Tensor, ids: Tensor, mask: Tensor) -> Answers:
         """See `Answerer`."""
         best = model.class_logits(images, ids, mask).float().softmax(dim=1).max(dim=1)
         return Answers(best.values, index=best.indices)

@@ -9,7 +9,7 @@ from engine.config.schema import OptimizerSettings
 from engine.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, parameter_groups, set_learning_rate
 from models.config import Beit2Config, ModelConfig, TextConfig
 from models.mvp.learning import ConceptEncoders
-from models.mvp.pixels import PixelMvp, pretraining_mvp
+from models.mvp.pixels import PixelMvp
 from models.vlm import VisionLanguageModel
 
 CONFIG = ModelConfig(
@@ -110,7 +110,7 @@ def test_the_state_of_another_model_is_refused() -> None:
 
 def test_encoders_of_one_side_and_the_joint_one_of_mvp_have_rates_of_their_own() -> None:
     config = CONFIG.model_copy(update={"mvp": ConceptEncoders(vision_layers=1, vocab_size=30)})
-    model = PixelMvp(config, lambda: pretraining_mvp(config, ["itc", "itm"]))
+    model = PixelMvp(config, ["itc", "itm"])
     groups = parameter_groups(model.named_parameters(), OptimizerSettings(lr=1.0, vision_lr=0.1, text_lr=0.2, cross_lr=0.3), frozenset())
     rates = {name: (group["base_lr"], group["weight_decay"]) for group in groups for name in group["names"]}
     expected = {"vision.": 0.1, "mvp.embeddings.": 0.2, "mvp.text_encoder.": 0.2, "mvp.vision_encoder.": 0.2, "mvp.joint_encoder.": 0.3}

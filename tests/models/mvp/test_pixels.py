@@ -12,7 +12,7 @@ from concepts import MODEL, concept_stream, concept_texts
 from dataset.streams.base import Sample
 from models.config import ModelConfig
 from models.mvp.learning import MvpLearning
-from models.mvp.pixels import pretraining_mvp, region_vectors
+from models.mvp.pixels import PixelMvp, region_vectors
 from models.objectives.contrastive import itc_loss
 from models.objectives.phrase_grounding import grounding_scores
 from models.tasks.concepts import ConceptPretraining, phrase_similarities
@@ -93,7 +93,7 @@ def test_fused_states_are_of_texts_and_regions_and_tags_reach_them_through_regio
 
 
 def test_contrast_of_orthonormal_pairs_is_near_nothing_and_starts_at_the_published_scale() -> None:
-    mvp = pretraining_mvp(MODEL, ["itc"])
+    mvp = PixelMvp(MODEL, ["itc"]).mvp
     assert mvp.logit_scale.item() == pytest.approx(2.659, abs=1e-3)
     loss = itc_loss(torch.eye(4), torch.eye(4), torch.tensor(0.01), torch.arange(4), "exact")
     assert loss.item() < 1e-6

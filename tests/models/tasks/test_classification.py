@@ -34,16 +34,22 @@ def rows(inputs: str) -> dict[str, Tensor]:
     return {"label": torch.tensor([0, 1, 2, IGNORED]), **{key: batch[key] for key in keys}}
 
 
+def classifier(task: Classification) -> Classifier:
+    assert isinstance(task.model, Classifier)
+    return task.model
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_an_input_leaves_idle_is_not_trained_and_all_else_is(kind: str) -> None:
     settings, idle = KINDS[kind]
     head = HeadConfig(classes=CLASSES, **settings)
     task = Classification(small_config(), head, "exact")
     task({"train": rows(head.inputs)})["train/cls"].backward()
-    frozen = {name for name, parameter in task.model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in task.model.named_parameters() if name.startswith(idle)}
-    assert [name for name, parameter in task.model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
-    chances = predict_classes(task.model, rows(head.inputs))
+    model = classifier(task)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(idle)}
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
+    chances = predict_classes(model, rows(head.inputs))
     torch.testing.assert_close(chances.sum(dim=1), torch.ones(ROWS))
     assert chances.shape == (ROWS, CLASSES)
 
@@ -88,13 +94,13 @@ def test_a_linear_probe_trains_its_head_alone_on_features_that_do_not_change() -
     head = HeadConfig(classes=CLASSES, inputs="image", depth="linear", frozen=True)
     task = Classification(small_config(dropout=0.2), head, "exact").train()
     task({"train": rows("image")})["train/cls"].backward()
-    assert {name for name, parameter in task.model.named_parameters() if parameter.grad is not None} == {"cls_head.weight", "cls_head.bias"}
-    assert task.model.training and task.model.cls_head.training and not any(part.training for part in task.model.vision.modules())
-    first, again = (task.model.logits(rows("image")) for _ in range(2))
+    model = classifier(task)
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == {"cls_head.weight", "cls_head.bias"}
+    assert model.training and model.cls_head.training and not any(part.training for part in model.vision.modules())
+    first, again = (model.logits(rows("image")) for _ in range(2))
     assert torch.equal(first, again)  # stochastic depth, which would change them, is off
-    assert any(
-        part.training for part in Classification(small_config(0.2), HeadConfig(classes=2, inputs="image"), "exact").model.vision.modules()
-    )
+    moving = Classification(small_config(0.2), HeadConfig(classes=2, inputs="image"), "exact")
+    assert any(part.training for part in classifier(moving).vision.modules())
 
 
 @pytest.mark.parametrize("statistics", ["imagenet", "half"])
