@@ -209,7 +209,11 @@ FAILS = """print(f"output of rank {rank}", flush=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.info("rank %s begins", rank)
     logging.warning("rank %s is low on space", rank)
-    if rank == "0": signal.pause()
+    if rank == "0":
+        (Path(output_dir) / "waiting").touch()
+        signal.pause()
+    while not (Path(output_dir) / "waiting").is_file():
+        time.sleep(0.01)
     raise ValueError("no such colour")"""
 
 

@@ -102,11 +102,9 @@ def test_node_that_is_killed_ends_the_other_and_both_resume(
     said = launchers[1 - killed].communicate(timeout=120)[1]
     assert time.monotonic() - begun < 60, "the other node hung"
     assert launchers[1 - killed].returncode == 1, said
-    last = said.splitlines()[-1]
-    assert (
-        "lost a peer, which ended first: " in last
-        or last == f"lost {HOST}:{PORT}, where the nodes meet: that node ended, or the network did."
-    )
+    meeting = f"lost {HOST}:{PORT}, where the nodes meet: that node ended, or the network did."
+    # not always the last line: torch's own threads may still write of the lost connection
+    assert any("lost a peer, which ended first: " in line or line == meeting for line in said.splitlines()), said
     launchers[killed].communicate(timeout=60)
     first_start = next((output / "logs").glob("2*/attempt-1"))
     assert sorted(file.name for file in first_start.glob("*.err")) == ["rank-0.err", "rank-1.err"]
