@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 
 from common.errors import UserError
 from dataset.masks import encode_mask
+from dataset.prepare.output import PreparedFolder
 from dataset.shapeworld_draw import draw, object_mask
 from dataset.shapeworld_questions import ANSWERS, question_record, questions
 from dataset.shapeworld_sample import make_scene
@@ -178,6 +180,28 @@ def _write_all(folder: Path, seed: int, scenes: dict[str, int], size: int) -> di
     return counts
 
 
+def part_folder(out: Path, name: str, entries: Sequence[str], request: dict[str, Any]) -> PreparedFolder | None:
+    """The folder OUT/NAME for files that are about the data set's pictures; None where it holds the outcome of this very request.
+
+    Raises:
+        UserError: OUT holds no embedded data set.
+    """
+    folder = PreparedFolder(out / name, entries)
+    if folder.completed(request) is not None:
+        logger.info("%s: complete already", folder.out)
+        return None
+    if not (out / "meta.json").is_file():
+        raise UserError(f"{out}: holds no embedded data set, whose pictures the captions are of.")
+    return folder
+
+
+def caption_records(image: str, index: int, texts: list[str], training: bool) -> list[dict[str, Any]]:
+    """Captions of picture `index` in the layout of retrieval and captioning: a record each in training, else all in one."""
+    if training:
+        return [{"image": image, "caption": text, "image_id": index} for text in texts]
+    return [{"image": image, "caption": texts}]
+
+
 def _write_split(
     folder: Path, seed: int, split: str, count: int, size: int, records: SplitRecords, shards: tuple[ShardWriter, ShardWriter] | None
 ) -> int:
@@ -189,7 +213,7 @@ def _write_split(
         key, picture = f"{split}-{index:06d}", encode_png(scene)
         (folder / "images" / split / f"{key}.png").write_bytes(picture)
         sentences = captions(scene, scene_rng(seed, split, index, "captions"))
-        _add_retrieval(records, split, key, index, sentences)
+        records.retrieval += caption_records(f"{split}/{key}.png", index, sentences, split == "train")
         _add_grounding(records, scene, seed, split, key, index)
         _add_questions(records, scene, seed, split, key, index)
         if shards is not None:
@@ -202,14 +226,6 @@ def _write_split(
             logged = time.monotonic()
             logger.info("%s: %d of %d scenes, %.0f a second", split, index + 1, count, (index + 1) / (logged - start))
     return regions
-
-
-def _add_retrieval(records: SplitRecords, split: str, key: str, index: int, sentences: list[str]) -> None:
-    image = f"{split}/{key}.png"
-    if split == "train":
-        records.retrieval += [{"image": image, "caption": sentence, "image_id": index} for sentence in sentences]
-    else:
-        records.retrieval.append({"image": image, "caption": sentences})
 
 
 def _add_grounding(records: SplitRecords, scene: Scene, seed: int, split: str, key: str, index: int) -> None:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from common.errors import UserError
-from dataset.prepare.output import PreparedFolder, write_json
+from dataset.prepare.output import write_json
+from dataset.shapeworld import caption_records, part_folder
 from dataset.shapeworld_english import enumerated
 from dataset.shapeworld_refer import COLOR_BIT, SHAPE_BIT, SIZE_BIT, describe
 from dataset.shapeworld_sample import make_scene
-from dataset.shapeworld_scene import Scene, scene_rng
+from dataset.shapeworld_scene import Scene, picture_path, scene_rng
 from dataset.shapeworld_words import indefinite, noun_phrase
 
 logger = logging.getLogger(__name__)
@@ -43,24 +43,14 @@ def write_captions(out: Path, seed: int, counts: dict[str, int], size: int) -> N
     """
     probe = [_captions_of(seed, "probe", index, size) for index in range(PROBES)]
     request = {"seed": seed, "size": size, "scenes": counts, "probe": probe}
-    folder = PreparedFolder(out / FOLDER, [f"{split}.json" for split in counts])
-    if folder.completed(request) is not None:
-        logger.info("%s: complete already", folder.out)
+    folder = part_folder(out, FOLDER, [f"{split}.json" for split in counts], request)
+    if folder is None:
         return
-    if not (out / "meta.json").is_file():
-        raise UserError(f"{out}: holds no embedded data set, whose pictures the captions are of.")
     with folder as working:
         for split, count in counts.items():
-            found = [_captions_of(seed, split, index, size) for index in range(count)]
-            images = [f"{split}/{split}-{index:06d}.png" for index in range(count)]
-            pairs = list(zip(images, found, strict=True))
-            if split == "train":
-                records = [
-                    {"image": image, "caption": said, "image_id": index} for index, (image, texts) in enumerate(pairs) for said in texts
-                ]
-            else:
-                records = [{"image": image, "caption": texts} for image, texts in pairs]
-            write_json(working / f"{split}.json", records)
+            captions = [_captions_of(seed, split, index, size) for index in range(count)]
+            records = (caption_records(picture_path(split, index), index, texts, split == "train") for index, texts in enumerate(captions))
+            write_json(working / f"{split}.json", [record for found in records for record in found])
         folder.finish({"request": request, "counts": {split: count * len(SAID) for split, count in counts.items()}})
     logger.info("%s: %d captions", folder.out, sum(counts.values()) * len(SAID))
 

@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from dataset.prepare.output import PreparedFolder, write_json
+from dataset.prepare.output import write_json
 from dataset.prepare.raw import read_json
+from dataset.shapeworld import part_folder
 from dataset.shapeworld_chinese import chinese
 from dataset.shapeworld_english import english
 from dataset.shapeworld_french import french
 from dataset.shapeworld_german import german
 from dataset.shapeworld_sample import make_scene
 from dataset.shapeworld_sayings import Saying, sayings
-from dataset.shapeworld_scene import Scene, scene_rng
+from dataset.shapeworld_scene import Scene, picture_path, scene_rng
 from dataset.tokenizers import train_wordpiece
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,9 @@ def write_languages(out: Path, seed: int, counts: dict[str, int], size: int, par
         UserError: the folder holds no embedded data set.
     """
     request = {"seed": seed, "size": size, "scenes": counts, "parallel": parallel, "probe": _probe(seed, size)}
-    folder = PreparedFolder(out / FOLDER, ENTRIES)
-    if folder.completed(request) is not None:
-        logger.info("%s: complete already", folder.out)
+    folder = part_folder(out, FOLDER, ENTRIES, request)
+    if folder is None:
         return
-    if not (out / "meta.json").is_file():
-        raise UserError(f"{out}: holds no embedded data set, whose pictures the captions are of.")
     with folder as working:
         captions = [_captioned(seed, "train", index, size) for index in range(counts["train"])]
         _write_lines(working / "captions_train.jsonl", captions)
@@ -105,7 +102,7 @@ def parallel_pairs(scene: Scene, seed: int, index: int) -> list[dict[str, Any]]:
 
 def _captioned(seed: int, split: str, index: int, size: int) -> dict[str, Any]:
     captions = in_languages(make_scene(seed, split, index, size), scene_rng(seed, split, index, "languages"))
-    return {"image": f"{split}/{split}-{index:06d}.png", "caption": captions}
+    return {"image": picture_path(split, index), "caption": captions}
 
 
 def _texts(out: Path, captions: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from dataset.phrases.tagging import words_of
 from dataset.shapeworld import encode_png
 from dataset.shapeworld_refer import COLOR_BIT, EVERYTHING, SHAPE_BIT, SIZE_BIT, TEXTURE_BIT, describe, unique_descriptions
 from dataset.shapeworld_sample import make_scene
-from dataset.shapeworld_scene import Scene, pick, scene_rng
+from dataset.shapeworld_scene import Scene, pick, picture_path, scene_rng
 from dataset.shapeworld_text import captions
 from dataset.shapeworld_words import indefinite, noun_phrase
 from dataset.shards import ShardWriter
@@ -95,7 +95,7 @@ def held_out(scene: Scene, seed: int, split: str, index: int) -> dict[str, Any]:
         end = len(words_of(caption))
         phrases.append({"words": list(range(end - len(words_of(text)), end)), "boxes": [list(scene.objects[target].box)]})
     return {
-        "image": f"{split}/{split}-{index:06d}.png",
+        "image": picture_path(split, index),
         "caption": caption,
         "phrases": phrases,
         "width": scene.size,

@@ -86,6 +86,11 @@ def scene_rng(seed: int, split: str, index: int, purpose: str) -> np.random.Gene
     return np.random.default_rng(np.random.SeedSequence(words))
 
 
+def picture_path(split: str, index: int) -> str:
+    """Where a scene's picture lies, relative to OUT/images."""
+    return f"{split}/{split}-{index:06d}.png"
+
+
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """One of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]

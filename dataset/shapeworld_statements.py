@@ -38,7 +38,7 @@ from dataset.shapeworld_refer import (
     unique_descriptions,
 )
 from dataset.shapeworld_sample import make_scene
-from dataset.shapeworld_scene import COLORS, SHAPES, TEXTURES, Scene, pick, scene_rng
+from dataset.shapeworld_scene import COLORS, SHAPES, TEXTURES, Scene, pick, picture_path, scene_rng
 from dataset.shapeworld_text import captions
 from dataset.shapeworld_words import indefinite, noun_phrase, relation_words
 
@@ -104,7 +104,7 @@ def pair_statements(scenes: Sequence[Scene], split: str, seed: int) -> list[dict
         sentence = pick(rng, ABOUT_PAIRS[kind]).format(indefinite(noun_phrase(description, rng)))
         for pair, label in enumerate(rng.permutation(2)):
             first, second = _scenes_for(kind, bool(label), description, holders, len(scenes), rng)
-            images = [f"{split}/{split}-{index:06d}.png" for index in (first, second)]
+            images = [picture_path(split, index) for index in (first, second)]
             record = {"sentence": sentence, "label": str(bool(label)), "images": images, "identifier": f"{split}-{number}-{pair}-0"}
             records.append(record)
     return records
@@ -122,7 +122,7 @@ def hypotheses(scene: Scene, split: str, index: int, seed: int) -> list[dict[str
         if rng.random() < 0.5
         else f"the {noun_phrase(absent, rng)} is {pick(rng, UNSEEN)}",
     }
-    image, labels = f"{split}/{split}-{index:06d}.png", list(texts)
+    image, labels = picture_path(split, index), list(texts)
     return [
         {
             "Flickr30K_ID": image,

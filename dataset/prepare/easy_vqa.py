@@ -81,13 +81,12 @@ def prepare_easy_vqa(request: EasyVqaRequest) -> dict[str, Any]:
             "val": [record for record in asked["train"] if record["image_id"] % HELD_OUT == 0],
             "test": asked["test"],
         }
+        more = twins(splits["train"])
+        plain = [record for record in (*splits["train"], *more) if not _denies(record)]
+        for split, records in {**splits, "train_twins": more, "train_plain": plain}.items():
+            write_json(out / f"vqa_{split}.json", [{key: record[key] for key in record if key != "image_id"} for record in records])
         for split, records in splits.items():
-            write_json(out / f"vqa_{split}.json", [_without_number(record) for record in records])
             write_json(out / f"retrieval_{split}.json", _pairs(records, split == "train"))
-        more = [_without_number(record) for record in twins(splits["train"])]
-        write_json(out / "vqa_train_twins.json", more)
-        own = [_without_number(record) for record in splits["train"]]
-        write_json(out / "vqa_train_plain.json", [record for record in (*own, *more) if not _denies(record)])
         for split in asked:
             shutil.copytree(root / split / "images", out / "images" / split, ignore=shutil.ignore_patterns(".*"))
         answers = sorted({record["answer"] for record in asked["train"]})
@@ -101,8 +100,7 @@ def described(records: list[dict[str, Any]]) -> dict[str, str]:
     """By image, what its questions and answers say of it: "a red circle". Images whose shape or colour nobody asked about are left out."""
     known: dict[str, set[str]] = {}
     for record in records:
-        question, answer = record["question"].rstrip("?").split(), record["answer"]
-        asked = [word for word in question if word in SHAPES or word in COLORS]
+        answer, asked = record["answer"], [word for word in _words(record) if word in SHAPES or word in COLORS]
         if answer in ("yes", "no"):
             affirmed = (answer == "yes") != _denies(record)
             known.setdefault(record["image"], set()).update(asked if affirmed else ())
@@ -120,7 +118,7 @@ def twins(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         if record["answer"] not in ("yes", "no") or record["image"] not in captions:
             continue
-        words = record["question"].rstrip("?").split()
+        words = _words(record)
         (place,) = (number for number, word in enumerate(words) if word in SHAPES or word in COLORS)
         kind = SHAPES if words[place] in SHAPES else COLORS
         (true,) = {*kind} & {*captions[record["image"]].split()}
@@ -132,11 +130,11 @@ def twins(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _denies(record: dict[str, Any]) -> bool:
-    return bool({"not", "no"} & {*record["question"].rstrip("?").split()})
+    return bool({"not", "no"} & {*_words(record)})
 
 
-def _without_number(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in record if key != "image_id"}
+def _words(record: dict[str, Any]) -> list[str]:
+    return record["question"].rstrip("?").split()
 
 
 def _pairs(records: list[dict[str, Any]], training: bool) -> list[dict[str, Any]]:
